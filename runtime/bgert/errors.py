@@ -1,0 +1,56 @@
+"""Every error that bgert raises on purpose. Each subclasses a builtin, and its message says what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BgertError",
+    "DeviceUnavailableError",
+    "EngineNotInstalledError",
+    "IntegrityError",
+    "InvalidOptionError",
+    "InvalidTextError",
+    "ModelFolderError",
+    "ModelNotFoundError",
+    "NonFiniteOutputError",
+    "TruncationWarning",
+]
+
+
+class BgertError(Exception):
+    """Base of every error that bgert raises on purpose."""
+
+
+class InvalidTextError(BgertError, TypeError, ValueError):
+    """A text is not a `str`, or holds a lone surrogate and so has no UTF-8 form."""
+
+
+class InvalidOptionError(BgertError, ValueError):
+    """An option has a value that bgert does not know or the model does not allow."""
+
+
+class ModelNotFoundError(BgertError, FileNotFoundError):
+    """There is no model folder or checkpoint at this path."""
+
+
+class ModelFolderError(BgertError, ValueError):
+    """The folder is not a model folder that this version can read."""
+
+
+class IntegrityError(ModelFolderError):
+    """A file of the model folder is missing, truncated or not the one that export wrote."""
+
+
+class EngineNotInstalledError(BgertError, ImportError):
+    """The library of an engine is not installed; the message names the extra that brings it."""
+
+
+class DeviceUnavailableError(BgertError, RuntimeError):
+    """The device that was asked for cannot run this model here."""
+
+
+class NonFiniteOutputError(BgertError, ArithmeticError):
+    """The engine returned NaN or infinity; nothing of the batch is served."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than `max_length` and were cut."""

@@ -1,0 +1,52 @@
+// What every tokenizer model (WordPiece, Unigram) offers to the batch encoder.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bgert {
+
+using TokenId = std::int32_t;
+
+/// A token that is matched in the text before the model runs, as in HF's `added_tokens`.
+struct AddedToken {
+  std::string content;
+  TokenId id = 0;
+  bool special = false;
+  bool single_word = false;
+  bool lstrip = false;
+  bool rstrip = false;
+  bool normalized = false;  ///< matched after normalisation instead of on the raw text
+};
+
+struct EncodeOptions {
+  /// The caller needs to know the ids only up to this many, and whether there are more: a model may stop
+  /// as soon as it has appended more than `limit` ids.
+  std::size_t limit = static_cast<std::size_t>(-1);
+  /// Treat special tokens that occur in the text as plain text (HF's `split_special_tokens`).
+  bool split_special_tokens = false;
+};
+
+/// Text to ids. Immutable after construction and shared by threads; what changes lives in a Scratch.
+class TextModel {
+ public:
+  /// Buffers and caches of one thread. Never shared by two threads at a time.
+  struct Scratch {
+    virtual ~Scratch() = default;
+  };
+
+  virtual ~TextModel() = default;
+  virtual std::unique_ptr<Scratch> make_scratch() const = 0;
+
+  /// Appends the ids of `text`, which is valid UTF-8, to `ids`. No template tokens are added.
+  virtual void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
+                      std::vector<TokenId>& ids) const = 0;
+
+  virtual std::size_t vocab_size() const = 0;
+};
+
+}  // namespace bgert
