@@ -1,0 +1,34 @@
+"""bgert: BERT embedding models and rerankers without PyTorch, without Rust and without padding."""
+
+from bgert.encoder import Encoder
+from bgert.errors import (
+    BgertError,
+    DeviceUnavailableError,
+    EngineNotInstalledError,
+    IntegrityError,
+    InvalidOptionError,
+    InvalidTextError,
+    ModelFolderError,
+    ModelNotFoundError,
+    NonFiniteOutputError,
+    TruncationWarning,
+)
+from bgert.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BgertError",
+    "DeviceUnavailableError",
+    "Encoder",
+    "EngineNotInstalledError",
+    "IntegrityError",
+    "InvalidOptionError",
+    "InvalidTextError",
+    "ModelFolderError",
+    "ModelNotFoundError",
+    "NonFiniteOutputError",
+    "Tokenizer",
+    "TruncationWarning",
+    "__version__",
+]

@@ -1,0 +1,318 @@
+"""Text to embeddings: tokenizer, batches and backend put together."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from bgert.backends import open_backend
+from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError, TruncationWarning
+from bgert.model_folder import Manifest, verify_files
+from bgert.results import Embeddings, RunInfo, convert, output_shape, shorten
+from bgert.runner import Runner
+from bgert.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Encoder"]
+
+WINDOW_TEXTS = 16_384
+WINDOW_CHARACTERS = 1 << 25
+
+
+class Encoder:
+    """An embedding model loaded from a folder that `bgert export` wrote.
+
+    Args:
+        path: the model folder.
+        device: `auto` or `cpu`. A device that cannot run the model is an error, never replaced in silence.
+        precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
+        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
+        mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+        ModelFolderError: the folder is not a model of this kind or version.
+        IntegrityError: a file was truncated or changed after export.
+        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        mode: str = "throughput",
+    ) -> None:
+        folder = Path(path)
+        self.manifest = Manifest.read(folder)
+        if self.manifest.kind != "encoder" or self.manifest.dimensions is None:
+            raise ModelFolderError(f"{folder} holds a {self.manifest.kind}: load it with bgert.Reranker")
+        verify_files(folder, self.manifest.tokenizer_files)
+        self.tokenizer = Tokenizer.from_folder(folder)
+        backend = open_backend(
+            folder, self.manifest, device=device, precision=precision, threads=threads, mode=mode
+        )
+        self._runner = Runner(self.tokenizer, backend, columns=self.manifest.dimensions, threads=threads)
+        self.dimensions: int = self.manifest.dimensions
+        self.max_length = self.manifest.max_tokens
+
+    @property
+    def device(self) -> str:
+        """The device the model runs on."""
+        return self._runner.backend.info.device
+
+    @property
+    def precision(self) -> str:
+        """The precision of the graph that runs."""
+        return self._runner.backend.info.precision
+
+    @overload
+    def encode(
+        self,
+        texts: str,
+        *,
+        prompt: str | None = ...,
+        max_length: int | None = ...,
+        dimensions: int | None = ...,
+        dtype: str = ...,
+        show_progress: bool | None = ...,
+    ) -> Embeddings: ...
+    @overload
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = ...,
+        max_length: int | None = ...,
+        dimensions: int | None = ...,
+        dtype: str = ...,
+        show_progress: bool | None = ...,
+    ) -> Embeddings: ...
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        dtype: str = "float32",
+        show_progress: bool | None = None,
+    ) -> Embeddings:
+        """Embed one text or a list of texts.
+
+        Args:
+            texts: a `str`, or a list or tuple of them.
+            prompt: name of a prompt of the manifest to put before every text; None for the model's default.
+            max_length: tokens a text may have, special tokens counted; longer texts are cut with a
+                `TruncationWarning`. None for the model's own limit.
+            dimensions: keep only the first so many, at length one again (for models trained for that).
+            dtype: `float32`, `float16`, `int8` (rows scaled to +-127) or `ubinary` (packed bits).
+            show_progress: a progress bar; None for one on long work in a terminal.
+
+        Returns:
+            `[dim]` for a `str`, `[n, dim]` for a list, in the caller's order, with an `info` that tells device,
+            precision, tokens and which texts were cut.
+
+        Raises:
+            InvalidTextError: an item is not a `str` or holds a lone surrogate.
+            InvalidOptionError: an unknown prompt or dtype, or a number out of range.
+            NonFiniteOutputError: the model produced NaN or infinity.
+        """
+        prefix = self._prompt(prompt)
+        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+
+    def encode_queries(
+        self,
+        texts: str | Sequence[str],
+        *,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        dtype: str = "float32",
+        show_progress: bool | None = None,
+    ) -> Embeddings:
+        """Embed search queries: as `encode`, with the model's query instruction before each if it has one."""
+        prefix = self.manifest.prompts.get("query", self._prompt(None))
+        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+
+    def encode_corpus(
+        self,
+        texts: str | Sequence[str],
+        *,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        dtype: str = "float32",
+        show_progress: bool | None = None,
+    ) -> Embeddings:
+        """Embed what is searched: as `encode`, with the model's document instruction if it has one."""
+        prefix = self.manifest.prompts.get("document", self._prompt(None))
+        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        dtype: str = "float32",
+        block: int = WINDOW_TEXTS,
+    ) -> Iterator[Embeddings]:
+        """Embed any number of texts in bounded memory.
+
+        Options and errors are those of `encode`; they are checked before the first text is taken.
+
+        Args:
+            texts: any iterable of `str`; it is read only as far as needed.
+            prompt: as in `encode`.
+            max_length: as in `encode`.
+            dimensions: as in `encode`.
+            dtype: as in `encode`.
+            block: texts a block. A block of very long texts is cut earlier.
+
+        Returns:
+            An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
+        """
+        if isinstance(texts, (str, bytes)) or not hasattr(texts, "__iter__"):
+            raise InvalidTextError(f"stream takes an iterable of str, not {type(texts).__name__}")
+        if not isinstance(block, int) or block < 1:
+            raise InvalidOptionError(f"block is {block!r}: use a whole number from 1")
+        prefix = self._prompt(prompt)
+        self._options(max_length, dimensions, dtype)
+        return self._stream(texts, prefix, max_length, dimensions, dtype, block)
+
+    def _stream(
+        self,
+        texts: Iterable[str],
+        prefix: str,
+        max_length: int | None,
+        dimensions: int | None,
+        dtype: str,
+        block: int,
+    ) -> Iterator[Embeddings]:
+        columns, numpy_type = self._options(max_length, dimensions, dtype)
+        for window in self._runner.windows(
+            _with_prompt(_bounded(texts, block), prefix), max_length=max_length
+        ):
+            rows = np.empty((len(window), columns), numpy_type)
+            self._fill(rows, window, dimensions, dtype)
+            warn_truncated(window.truncated, max_length or self.max_length, stacklevel=2)
+            yield Embeddings.of(rows, self._info(window.truncated, window.tokens))
+
+    def _encode(
+        self,
+        texts: str | Sequence[str],
+        prefix: str,
+        max_length: int | None,
+        dimensions: int | None,
+        dtype: str,
+        show_progress: bool | None,
+    ) -> Embeddings:
+        columns, numpy_type = self._options(max_length, dimensions, dtype)
+        single = isinstance(texts, str)
+        items = [texts] if isinstance(texts, str) else check_texts(texts)
+        rows = np.empty((len(items), columns), numpy_type)
+        truncated = np.zeros(len(items), np.bool_)
+        tokens, done = 0, 0
+        with self._runner.progress(len(items), show_progress) as advance:
+            windows = _with_prompt(_bounded(items, WINDOW_TEXTS), prefix)
+            for window in self._runner.windows(windows, max_length=max_length):
+                stop = done + len(window)
+                self._fill(rows[done:stop], window, dimensions, dtype, advance)
+                truncated[done:stop] = window.truncated
+                tokens += window.tokens
+                done = stop
+        warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
+        return Embeddings.of(rows[0] if single else rows, self._info(truncated, tokens))
+
+    def _fill(
+        self, rows: NDArray[Any], window: Any, dimensions: int | None, dtype: str, advance: Any = None
+    ) -> None:
+        normalize = self.manifest.normalize
+
+        def store(index: NDArray[np.intp], vectors: NDArray[np.float32]) -> None:
+            rows[index] = convert(shorten(vectors, dimensions, normalize), dtype)
+
+        self._runner.run(window, store, advance)
+
+    def _info(self, truncated: NDArray[np.bool_], tokens: int) -> RunInfo:
+        info = self._runner.backend.info
+        return RunInfo(info.device, info.precision, info.engine, tokens, truncated)
+
+    def _prompt(self, name: str | None) -> str:
+        prompts = self.manifest.prompts
+        name = self.manifest.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in prompts:
+            have = ", ".join(sorted(prompts)) or "none"
+            raise InvalidOptionError(
+                f"unknown prompt {name!r}: this model has {have}; put other words before the text yourself"
+            )
+        return prompts[name]
+
+    def _options(self, max_length: int | None, dimensions: int | None, dtype: str) -> tuple[int, type[Any]]:
+        if max_length is not None:
+            least = self.tokenizer.special_tokens + 1
+            check_whole("max_length", max_length, least, self.max_length)
+        if dimensions is not None:
+            check_whole("dimensions", dimensions, 1, self.dimensions)
+        return output_shape(dimensions or self.dimensions, dtype)
+
+
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Raise InvalidOptionError unless `value` is an int in [least, most]."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidOptionError(f"{name} is {value!r}: this model takes a whole number from {least} to {most}")
+
+
+def check_texts(texts: object) -> Sequence[str]:
+    """Raise InvalidTextError unless `texts` is a list, tuple or numpy array of texts; items are checked later."""
+    if isinstance(texts, np.ndarray) and texts.ndim == 1:
+        return list(texts.tolist())
+    if not isinstance(texts, (list, tuple)):
+        raise InvalidTextError(f"texts is {type(texts).__name__}: pass a str, or a list of str")
+    return texts
+
+
+def warn_truncated(truncated: NDArray[np.bool_], limit: int, *, stacklevel: int) -> None:
+    """Say that texts were cut, naming the line of the caller `stacklevel` - 1 calls up."""
+    if count := int(np.count_nonzero(truncated)):
+        warnings.warn(
+            f"{count} of {len(truncated)} inputs were longer than {limit} tokens and lost their end; "
+            "`result.info.truncated` says which",
+            TruncationWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _bounded(texts: Iterable[str], block: int) -> Iterator[list[str]]:
+    """Cut an iterable into lists of at most `block` texts and about WINDOW_CHARACTERS characters."""
+    source = iter(texts)
+    while True:
+        window: list[str] = []
+        characters = 0
+        for text in islice(source, block):
+            window.append(text)
+            characters += len(text) if isinstance(text, str) else 0
+            if characters > WINDOW_CHARACTERS:
+                break
+        if not window:
+            return
+        yield window
+
+
+def _with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:
+    """Put the prompt before every text; items that are no str stay, for the tokenizer to refuse by index."""
+    if not prefix:
+        return windows
+    return ([prefix + text if isinstance(text, str) else text for text in window] for window in windows)

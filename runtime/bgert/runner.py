@@ -1,0 +1,182 @@
+"""The loop between tokenizer and backend, shared by Encoder and Reranker.
+
+A window of texts is tokenized while the one before it runs; within a window batches go to as many threads as the
+backend has workers, longest first.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgert.batching import PackedBatch, Plan, plan_batches, reorder, slice_batch
+from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from bgert.backends import Backend
+    from bgert.tokenizer import Tokenizer
+
+    Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
+    Advance = Callable[[int], object]
+
+__all__ = ["Runner", "Window"]
+
+LONG_WORK = 2_000  # texts from which a progress bar is worth its line
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokenized texts in the order in which they run."""
+
+    batch: PackedBatch
+    plan: Plan
+    truncated: NDArray[np.bool_]
+    """bool[n], in the caller's order."""
+    first: int
+    """Number of texts before this window, for messages."""
+
+    def __len__(self) -> int:
+        return len(self.truncated)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, special tokens counted."""
+        return len(self.batch.input_ids)
+
+
+class Runner:
+    """Feeds one backend with what one tokenizer makes."""
+
+    def __init__(self, tokenizer: Tokenizer, backend: Backend, *, columns: int, threads: int | None) -> None:
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self._columns = columns
+        self._threads = threads
+
+    def windows(self, lists: Iterator[list[str]], *, max_length: int | None) -> Iterator[Window]:
+        """Tokenize lists of texts one ahead of the caller."""
+
+        def prepare(texts: list[str], first: int) -> Window:
+            encoded = self.tokenizer.encode_batch(texts, max_length=max_length, threads=self._threads)
+            return self.window(PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids), encoded.truncated, first)
+
+        first = 0
+        texts = next(lists, None)
+        if texts is None:
+            return
+        following = next(lists, None)
+        if following is None:  # the common case needs no second thread
+            yield prepare(texts, first)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="bgert-tokenizer") as pool:
+            pending = pool.submit(prepare, texts, first)
+            while True:
+                window = pending.result()
+                first += len(window)
+                if following is not None:
+                    pending = pool.submit(prepare, following, first)
+                yield window
+                if following is None:
+                    return
+                following = next(lists, None)
+
+    def window(self, batch: PackedBatch, truncated: NDArray[np.bool_], first: int = 0) -> Window:
+        """Plan the batches of tokenized texts and lay them in that order."""
+        plan = plan_batches(np.diff(batch.cu_seqlens), self.backend.info.token_budget)
+        return Window(reorder(batch, plan.order), plan, truncated, first)
+
+    def run(self, window: Window, store: Store, advance: Advance | None = None) -> None:
+        """Run every batch and hand its rows to `store` with their indices in the window.
+
+        Raises:
+            NonFiniteOutputError: a row holds NaN or infinity.
+        """
+        plan = window.plan
+        batches = iter(range(len(plan)))
+        lock = threading.Lock()
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            while not failures:
+                with lock:
+                    number = next(batches, None)
+                if number is None:
+                    return
+                start, stop = plan.cuts[number], plan.cuts[number + 1]
+                rows = self.backend.run(slice_batch(window.batch, start, stop))
+                index = plan.order[start:stop]
+                _check(rows, index, self._columns, window.first)
+                store(index, rows)
+                if advance is not None:
+                    with lock:
+                        advance(stop - start)
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+                failures.append(error)
+
+        helpers = [
+            threading.Thread(target=guarded, name=f"bgert-worker-{number}", daemon=True)
+            for number in range(1, min(self.backend.info.workers, len(plan)))
+        ]
+        for helper in helpers:
+            helper.start()
+        guarded()  # the caller's thread is the first worker
+        try:
+            for helper in helpers:
+                helper.join()
+        except BaseException as error:  # Ctrl-C: the others stop after the batch they are in
+            failures.append(error)
+            raise
+        if failures:
+            raise failures[0]
+
+    @contextmanager
+    def progress(self, total: int, show: bool | None) -> Iterator[Advance | None]:
+        """A tqdm bar on long work in a terminal, or as told.
+
+        Raises:
+            EngineNotInstalledError: a bar was asked for and tqdm is not installed.
+        """
+        if show is None:
+            show = total >= LONG_WORK and sys.stderr is not None and sys.stderr.isatty()
+            required = False
+        else:
+            required = show
+        if not show:
+            yield None
+            return
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            if required:
+                raise EngineNotInstalledError("a progress bar needs tqdm: pip install 'bgert[cpu]'") from None
+            yield None
+            return
+        with tqdm(total=total, unit="text", file=sys.stderr) as bar:
+            yield bar.update
+
+
+def _check(rows: NDArray[np.float32], index: NDArray[np.intp], columns: int, first: int) -> None:
+    """Refuse an output that has the wrong shape or is not finite."""
+    if rows.shape != (len(index), columns):
+        raise ModelFolderError(f"the graph returned shape {rows.shape}, the manifest says {(len(index), columns)}")
+    finite = np.isfinite(rows)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite.all(axis=1))[0])
+        raise NonFiniteOutputError(
+            f"the model returned NaN or infinity for input {first + int(index[bad])}; nothing was served. "
+            "Run `bgert verify` on the model folder"
+        )
