@@ -1,0 +1,34 @@
+"""What `import bgert` costs and drags in."""
+
+import json
+import subprocess
+import sys
+
+HEAVY = {
+    "torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxruntime", "tensorrt", "huggingface_hub",
+    "sentencepiece", "pydantic_core", "orjson", "tqdm",
+}  # fmt: skip
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_import_pulls_numpy_alone():
+    loaded = python(
+        "import sys, json, numpy; before = set(sys.modules); import bgert;"
+        "new = set(sys.modules) - before;"
+        "print(json.dumps(sorted({m.split('.')[0] for m in new if m.split('.')[0] not in sys.stdlib_module_names})))"
+    )
+    assert not HEAVY & set(loaded)
+    # the editable install's import hook goes by its own name
+    assert {name for name in loaded if not name.startswith("_bgert")} == {"bgert"}
+
+
+def test_import_is_fast():
+    code = (
+        "import numpy, time, json; t = time.perf_counter(); import bgert;"
+        "print(json.dumps(time.perf_counter() - t))"
+    )
+    assert min(python(code) for _ in range(5)) < 0.05

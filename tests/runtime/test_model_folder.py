@@ -1,0 +1,163 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+import bgert.model_folder
+from bgert.errors import IntegrityError, ModelFolderError, ModelNotFoundError
+from bgert.model_folder import Choice, FileEntry, GraphEntry, Manifest, Parity, verify_files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "graph.onnx").write_bytes(b"graph bytes")
+    (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n")
+    manifest(tmp_path).write(tmp_path)
+    return tmp_path
+
+
+def manifest(folder):
+    graph = GraphEntry(
+        target="cpu",
+        precision="fp32",
+        files=[FileEntry.of(folder, "graph.onnx")],
+        inputs=["input_ids"],
+        output="embeddings",
+        opset={"": 17},
+        ir_version=8,
+        minimum_engine="onnxruntime 1.20",
+        parity=Parity("torch", "texts", 3, 1e-6, 0.9999999, 1.0),
+    )
+    return Manifest(
+        kind="encoder",
+        generator="bgert 0.1.0",
+        source={"path": "/model"},
+        architecture={"model_type": "bert"},
+        tokenizer={"kind": "wordpiece", "settings": {}, "files": ["vocab.txt"]},
+        tokenizer_files=[FileEntry.of(folder, "vocab.txt")],
+        max_tokens=512,
+        graphs=[graph],
+        pooling="cls",
+        normalize=True,
+        dimensions=8,
+        prompts={"query": "为这个句子生成表示："},
+        choices=[Choice("pooling", "cls", "1_Pooling/config.json")],
+    )
+
+
+def edit(folder, **changes):
+    path = folder / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw.update(changes)
+    path.write_text(json.dumps(raw))
+
+
+def test_what_is_written_is_read(folder):
+    assert Manifest.read(folder) == manifest(folder)
+    verify_files(folder, Manifest.read(folder).files())
+
+
+def test_the_json_schema_accepts_it_and_is_not_loose(folder):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(Path(bgert.model_folder.__file__).with_name("manifest.schema.json").read_text())
+    raw = json.loads((folder / "manifest.json").read_text())
+    jsonschema.validate(raw, schema)
+    assert schema["properties"].keys() == raw.keys()
+    assert schema["$defs"]["graph"]["properties"].keys() == raw["graphs"][0].keys()
+    assert schema["$defs"]["parity"]["properties"].keys() == raw["graphs"][0]["parity"].keys()
+    for broken in ({**raw, "extra": 1}, {**raw, "kind": "x"}, {**raw, "schema_version": 2}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="no such model folder"):
+        Manifest.read(tmp_path / "none")
+
+
+def test_empty_folder_and_file_and_checkpoint(tmp_path):
+    with pytest.raises(ModelFolderError, match="no manifest.json.*bgert export"):
+        Manifest.read(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelFolderError, match="a checkpoint: export"):
+        Manifest.read(tmp_path)
+    with pytest.raises(ModelFolderError, match="is a file"):
+        Manifest.read(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\0", "nan"])
+def test_manifest_that_is_no_object(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ModelFolderError):
+        Manifest.read(folder)
+
+
+def test_newer_and_older_schema(folder):
+    edit(folder, schema_version=2)
+    with pytest.raises(ModelFolderError, match="upgrade bgert"):
+        Manifest.read(folder)
+    edit(folder, schema_version=0)
+    with pytest.raises(ModelFolderError, match="export the checkpoint again"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unheard_of": 1}, "unknown field 'unheard_of'"),
+        ({"max_tokens": "512"}, "max_tokens is '512'"),
+        ({"max_tokens": True}, "max_tokens is True"),
+        ({"normalize": 1}, "normalize is 1"),
+        ({"kind": "decoder"}, "neither encoder nor reranker"),
+        ({"graphs": {}}, "graphs is not a list"),
+        ({"graphs": [{"target": "cpu"}]}, r"graphs\[0\].*missing"),
+        ({"graphs": [3]}, "expected an object"),
+    ],
+)
+def test_fields_of_the_wrong_kind(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(ModelFolderError, match=message):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "", "c:\\x", "..", "a\0b"])
+def test_paths_that_leave_the_folder(folder, name):
+    outside = replace(manifest(folder), tokenizer_files=[FileEntry(name, 1, "0" * 64)])
+    (folder / "manifest.json").write_text(json.dumps(asdict(outside)))
+    with pytest.raises(ModelFolderError, match="not inside the folder"):
+        Manifest.read(folder)
+
+
+def test_flipped_byte_truncation_and_missing_file(folder):
+    entries = Manifest.read(folder).files()
+    (folder / "graph.onnx").write_bytes(b"graph bytez")
+    with pytest.raises(IntegrityError, match="changed after export"):
+        verify_files(folder, entries)
+    (folder / "graph.onnx").write_bytes(b"graph")
+    with pytest.raises(IntegrityError, match="has 5 bytes, the manifest says 11"):
+        verify_files(folder, entries)
+    (folder / "graph.onnx").unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        verify_files(folder, entries)
+
+
+def test_unreadable_file(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(bgert.model_folder, "sha256_of", refuse)
+    with pytest.raises(IntegrityError, match="Permission denied"):
+        verify_files(folder, manifest_entries(folder))
+
+
+def manifest_entries(folder):
+    return Manifest.read(folder).files()
+
+
+def test_graph_by_target_and_precision(folder):
+    read = Manifest.read(folder)
+    assert read.graph("cpu") is read.graphs[0]
+    assert read.graph("cpu", "fp32") is read.graphs[0]
+    assert read.graph("cpu", "int8") is None
+    assert read.graph("cuda") is None
