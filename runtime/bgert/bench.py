@@ -50,7 +50,7 @@ def bench(
     load_seconds = time.perf_counter() - started
     corpus = sample_texts(texts)
     engines: dict[str, Callable[[], Any]] = {}
-    names = {"bgert": f"bgert, {encoder._runner.backend.info.engine}, {encoder.device} {encoder.precision}"}
+    names = {"bgert": f"bgert, {encoder.engine}, {encoder.device} {encoder.precision}"}
     prompt = encoder.manifest.default_prompt
     engines["bgert"] = lambda: encoder.encode(corpus, prompt=prompt, show_progress=False)
     if against is not None:

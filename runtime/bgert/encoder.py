@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from bgert.backends import open_backend
-from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError, TruncationWarning
-from bgert.model_folder import Manifest, verify_files
-from bgert.results import Embeddings, RunInfo, convert, output_shape, shorten
-from bgert.runner import Runner
-from bgert.tokenizer import Tokenizer
+from bgert.errors import InvalidOptionError, InvalidTextError
+from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.results import Embeddings, convert, output_shape, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from bgert.runner import Window
+    from bgert.tokenizer import TokenBatch
+
 __all__ = ["Encoder"]
 
-WINDOW_TEXTS = 16_384
-WINDOW_CHARACTERS = 1 << 25
 
-
-class Encoder:
+class Encoder(Model):
     """An embedding model loaded from a folder that `bgert export` wrote.
 
     Args:
@@ -36,6 +31,8 @@ class Encoder:
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
         threads: cores to use; None for all that the process may use (affinity and cgroup limit).
         mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
+        split_special_tokens: treat `[SEP]` and its like inside a text as plain text. By default they are what
+            they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -52,29 +49,18 @@ class Encoder:
         precision: str = "auto",
         threads: int | None = None,
         mode: str = "throughput",
+        split_special_tokens: bool = False,
     ) -> None:
-        folder = Path(path)
-        self.manifest = Manifest.read(folder)
-        if self.manifest.kind != "encoder" or self.manifest.dimensions is None:
-            raise ModelFolderError(f"{folder} holds a {self.manifest.kind}: load it with bgert.Reranker")
-        verify_files(folder, self.manifest.tokenizer_files)
-        self.tokenizer = Tokenizer.from_folder(folder)
-        backend = open_backend(
-            folder, self.manifest, device=device, precision=precision, threads=threads, mode=mode
+        super().__init__(
+            path,
+            "encoder",
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
+            split_special_tokens=split_special_tokens,
         )
-        self._runner = Runner(self.tokenizer, backend, columns=self.manifest.dimensions, threads=threads)
-        self.dimensions: int = self.manifest.dimensions
-        self.max_length = self.manifest.max_tokens
-
-    @property
-    def device(self) -> str:
-        """The device the model runs on."""
-        return self._runner.backend.info.device
-
-    @property
-    def precision(self) -> str:
-        """The precision of the graph that runs."""
-        return self._runner.backend.info.precision
+        self.dimensions = self._runner.columns
 
     @overload
     def encode(
@@ -165,7 +151,7 @@ class Encoder:
         max_length: int | None = None,
         dimensions: int | None = None,
         dtype: str = "float32",
-        block: int = WINDOW_TEXTS,
+        block: int = WINDOW,
     ) -> Iterator[Embeddings]:
         """Embed any number of texts in bounded memory.
 
@@ -200,13 +186,12 @@ class Encoder:
         block: int,
     ) -> Iterator[Embeddings]:
         columns, numpy_type = self._options(max_length, dimensions, dtype)
-        for window in self._runner.windows(
-            _with_prompt(_bounded(texts, block), prefix), max_length=max_length
-        ):
+        windows = with_prompt(bounded(texts, block), prefix)
+        for window in self._runner.windows(windows, self._tokenize(max_length)):
             rows = np.empty((len(window), columns), numpy_type)
             self._fill(rows, window, dimensions, dtype)
             warn_truncated(window.truncated, max_length or self.max_length, stacklevel=2)
-            yield Embeddings.of(rows, self._info(window.truncated, window.tokens))
+            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens))
 
     def _encode(
         self,
@@ -224,18 +209,18 @@ class Encoder:
         truncated = np.zeros(len(items), np.bool_)
         tokens, done = 0, 0
         with self._runner.progress(len(items), show_progress) as advance:
-            windows = _with_prompt(_bounded(items, WINDOW_TEXTS), prefix)
-            for window in self._runner.windows(windows, max_length=max_length):
+            windows = with_prompt(bounded(items, WINDOW), prefix)
+            for window in self._runner.windows(windows, self._tokenize(max_length)):
                 stop = done + len(window)
                 self._fill(rows[done:stop], window, dimensions, dtype, advance)
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
-        return Embeddings.of(rows[0] if single else rows, self._info(truncated, tokens))
+        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens))
 
     def _fill(
-        self, rows: NDArray[Any], window: Any, dimensions: int | None, dtype: str, advance: Any = None
+        self, rows: NDArray[Any], window: Window, dimensions: int | None, dtype: str, advance: Any = None
     ) -> None:
         normalize = self.manifest.normalize
 
@@ -244,9 +229,10 @@ class Encoder:
 
         self._runner.run(window, store, advance)
 
-    def _info(self, truncated: NDArray[np.bool_], tokens: int) -> RunInfo:
-        info = self._runner.backend.info
-        return RunInfo(info.device, info.precision, info.engine, tokens, truncated)
+    def _tokenize(self, max_length: int | None) -> Callable[[list[str]], TokenBatch]:
+        return lambda texts: self.tokenizer.encode_batch(
+            texts, max_length=max_length, split_special_tokens=self.split_special_tokens, threads=self._threads
+        )
 
     def _prompt(self, name: str | None) -> str:
         prompts = self.manifest.prompts
@@ -261,18 +247,10 @@ class Encoder:
         return prompts[name]
 
     def _options(self, max_length: int | None, dimensions: int | None, dtype: str) -> tuple[int, type[Any]]:
-        if max_length is not None:
-            least = self.tokenizer.special_tokens + 1
-            check_whole("max_length", max_length, least, self.max_length)
+        self.check_max_length(max_length)
         if dimensions is not None:
             check_whole("dimensions", dimensions, 1, self.dimensions)
         return output_shape(dimensions or self.dimensions, dtype)
-
-
-def check_whole(name: str, value: object, least: int, most: int) -> None:
-    """Raise InvalidOptionError unless `value` is an int in [least, most]."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidOptionError(f"{name} is {value!r}: this model takes a whole number from {least} to {most}")
 
 
 def check_texts(texts: object) -> Sequence[str]:
@@ -284,34 +262,7 @@ def check_texts(texts: object) -> Sequence[str]:
     return texts
 
 
-def warn_truncated(truncated: NDArray[np.bool_], limit: int, *, stacklevel: int) -> None:
-    """Say that texts were cut, naming the line of the caller `stacklevel` - 1 calls up."""
-    if count := int(np.count_nonzero(truncated)):
-        warnings.warn(
-            f"{count} of {len(truncated)} inputs were longer than {limit} tokens and lost their end; "
-            "`result.info.truncated` says which",
-            TruncationWarning,
-            stacklevel=stacklevel,
-        )
-
-
-def _bounded(texts: Iterable[str], block: int) -> Iterator[list[str]]:
-    """Cut an iterable into lists of at most `block` texts and about WINDOW_CHARACTERS characters."""
-    source = iter(texts)
-    while True:
-        window: list[str] = []
-        characters = 0
-        for text in islice(source, block):
-            window.append(text)
-            characters += len(text) if isinstance(text, str) else 0
-            if characters > WINDOW_CHARACTERS:
-                break
-        if not window:
-            return
-        yield window
-
-
-def _with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:
+def with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:
     """Put the prompt before every text; items that are no str stay, for the tokenizer to refuse by index."""
     if not prefix:
         return windows

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends import Backend
-    from bgert.tokenizer import Tokenizer
+    from bgert.tokenizer import TokenBatch
 
+    Tokenize = Callable[[list[Item]], TokenBatch]
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
     Advance = Callable[[int], object]
 
 __all__ = ["Runner", "Window"]
+
+Item = TypeVar("Item")
 
 LONG_WORK = 2_000  # texts from which a progress bar is worth its line
 
@@ -55,31 +58,30 @@ class Window:
 
 
 class Runner:
-    """Feeds one backend with what one tokenizer makes."""
+    """Feeds one backend; rows of its output have `columns` numbers."""
 
-    def __init__(self, tokenizer: Tokenizer, backend: Backend, *, columns: int, threads: int | None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, backend: Backend, *, columns: int) -> None:
         self.backend = backend
-        self._columns = columns
-        self._threads = threads
+        self.columns = columns
 
-    def windows(self, lists: Iterator[list[str]], *, max_length: int | None) -> Iterator[Window]:
-        """Tokenize lists of texts one ahead of the caller."""
+    def windows(self, lists: Iterator[list[Item]], tokenize: Tokenize[Item]) -> Iterator[Window]:
+        """Tokenize lists of texts or pairs one ahead of the caller."""
 
-        def prepare(texts: list[str], first: int) -> Window:
-            encoded = self.tokenizer.encode_batch(texts, max_length=max_length, threads=self._threads)
-            return self.window(PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids), encoded.truncated, first)
+        def prepare(items: list[Item], first: int) -> Window:
+            encoded = tokenize(items)
+            batch = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids)
+            return self._window(batch, encoded.truncated, first)
 
         first = 0
-        texts = next(lists, None)
-        if texts is None:
+        items = next(lists, None)
+        if items is None:
             return
         following = next(lists, None)
         if following is None:  # the common case needs no second thread
-            yield prepare(texts, first)
+            yield prepare(items, first)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="bgert-tokenizer") as pool:
-            pending = pool.submit(prepare, texts, first)
+            pending = pool.submit(prepare, items, first)
             while True:
                 window = pending.result()
                 first += len(window)
@@ -90,7 +92,7 @@ class Runner:
                     return
                 following = next(lists, None)
 
-    def window(self, batch: PackedBatch, truncated: NDArray[np.bool_], first: int = 0) -> Window:
+    def _window(self, batch: PackedBatch, truncated: NDArray[np.bool_], first: int) -> Window:
         """Plan the batches of tokenized texts and lay them in that order."""
         plan = plan_batches(np.diff(batch.cu_seqlens), self.backend.info.token_budget)
         return Window(reorder(batch, plan.order), plan, truncated, first)
@@ -115,7 +117,7 @@ class Runner:
                 start, stop = plan.cuts[number], plan.cuts[number + 1]
                 rows = self.backend.run(slice_batch(window.batch, start, stop))
                 index = plan.order[start:stop]
-                _check(rows, index, self._columns, window.first)
+                _check(rows, index, self.columns, window.first)
                 store(index, rows)
                 if advance is not None:
                     with lock:

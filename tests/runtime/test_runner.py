@@ -16,12 +16,13 @@ from bgert.runner import Runner
 class LengthTokenizer:
     """As many ids as characters, each the character's code."""
 
-    def __init__(self):
+    def __init__(self, max_length=None):
         self.threads = []
+        self.max_length = max_length
 
-    def encode_batch(self, texts, *, max_length, threads):
+    def __call__(self, texts):
         self.threads.append(threading.current_thread().name)
-        cut = [text[:max_length] for text in texts]
+        cut = [text[: self.max_length] for text in texts]
         return SimpleNamespace(
             ids=np.array([ord(c) for text in cut for c in text], np.int32),
             cu_seqlens=np.cumsum([0, *map(len, cut)]).astype(np.int32),
@@ -46,9 +47,9 @@ class SumBackend:
         return np.stack([sums, np.diff(batch.cu_seqlens)], 1).astype(np.float32)
 
 
-def run(runner, lists, max_length=None):
+def run(runner, lists, tokenize=None):
     blocks = []
-    for window in runner.windows(iter(lists), max_length=max_length):
+    for window in runner.windows(iter(lists), tokenize or LengthTokenizer()):
         rows = np.full((len(window), 2), np.nan, np.float32)
         runner.run(window, rows.__setitem__)
         blocks.append(rows)
@@ -65,27 +66,27 @@ def test_rows_come_back_in_the_callers_order_over_windows():
     draw = np.random.default_rng(seed)
     lists = [["x" * n for n in draw.integers(1, 12, count)] for count in (7, 1, 30, 2)]
     backend = SumBackend()
-    for rows, texts in zip(run(Runner(LengthTokenizer(), backend, columns=2, threads=None), lists), lists, strict=True):
+    for rows, texts in zip(run(Runner(backend, columns=2), lists), lists, strict=True):
         np.testing.assert_array_equal(rows, expected(texts))
     assert len(backend.threads) >= 2
 
 
 def test_no_texts_make_no_window():
-    assert run(Runner(LengthTokenizer(), SumBackend(), columns=2, threads=None), []) == []
+    assert run(Runner(SumBackend(), columns=2), []) == []
 
 
 def test_the_next_window_is_tokenized_beside_the_current_one():
     tokenizer = LengthTokenizer()
-    run(Runner(tokenizer, SumBackend(), columns=2, threads=None), [["a"], ["b"]])
+    run(Runner(SumBackend(), columns=2), [["a"], ["b"]], tokenizer)
     assert all(name.startswith("bgert-tokenizer") for name in tokenizer.threads)
     tokenizer.threads.clear()
-    run(Runner(tokenizer, SumBackend(), columns=2, threads=None), [["a"]])
+    run(Runner(SumBackend(), columns=2), [["a"]], tokenizer)
     assert tokenizer.threads == [threading.current_thread().name]
 
 
 def test_truncation_is_reported_per_text():
-    runner = Runner(LengthTokenizer(), SumBackend(), columns=2, threads=None)
-    (window,) = runner.windows(iter([["ab", "abcdef", "abc"]]), max_length=3)
+    runner = Runner(SumBackend(), columns=2)
+    (window,) = runner.windows(iter([["ab", "abcdef", "abc"]]), LengthTokenizer(max_length=3))
     assert window.truncated.tolist() == [False, True, False]
     assert window.tokens == 8
 
@@ -100,14 +101,14 @@ def test_a_row_that_is_not_finite_is_never_served():
         return rows
 
     backend.run = poisoned
-    runner = Runner(LengthTokenizer(), backend, columns=2, threads=None)
+    runner = Runner(backend, columns=2)
     with pytest.raises(NonFiniteOutputError, match="input 4"):
         run(runner, [["a", "b"], ["cccc", "dd", "!", "e"]])
 
 
 def test_wrong_shape_from_the_engine():
     with pytest.raises(ModelFolderError, match="shape"):
-        run(Runner(LengthTokenizer(), SumBackend(), columns=3, threads=None), [["a"]])
+        run(Runner(SumBackend(), columns=3), [["a"]])
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -123,7 +124,7 @@ def test_an_error_in_a_worker_stops_the_others_and_reaches_the_caller(workers):
     backend.run = failing
     before = threading.active_count()
     with pytest.raises(MemoryError, match="out of memory"):
-        run(Runner(LengthTokenizer(), backend, columns=2, threads=None), [["a"] * 100])
+        run(Runner(backend, columns=2), [["a"] * 100])
     assert len(backend.batches) < 10
     assert threading.active_count() == before
 
@@ -135,13 +136,13 @@ def test_a_failing_source_of_texts_reaches_the_caller():
         raise OSError("source broke")
 
     with pytest.raises(OSError, match="source broke"):
-        run(Runner(LengthTokenizer(), SumBackend(), columns=2, threads=None), lists())
+        run(Runner(SumBackend(), columns=2), lists())
 
 
 def test_progress_counts_texts_when_asked(capsys):
-    runner = Runner(LengthTokenizer(), SumBackend(), columns=2, threads=None)
+    runner = Runner(SumBackend(), columns=2)
     with runner.progress(3, True) as advance:
-        (window,) = runner.windows(iter([["a", "bb", "ccc"]]), max_length=None)
+        (window,) = runner.windows(iter([["a", "bb", "ccc"]]), LengthTokenizer())
         runner.run(window, lambda index, rows: None, advance)
     assert "3/3" in capsys.readouterr().err
     with runner.progress(10**6, None) as advance:
@@ -152,6 +153,6 @@ def test_progress_counts_texts_when_asked(capsys):
 
 def test_progress_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    runner = Runner(LengthTokenizer(), SumBackend(), columns=2, threads=None)
+    runner = Runner(SumBackend(), columns=2)
     with pytest.raises(EngineNotInstalledError, match="bgert\\[cpu\\]"), runner.progress(1, True):
         pass
