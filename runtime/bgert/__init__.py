@@ -13,6 +13,7 @@ from bgert.errors import (
     NonFiniteOutputError,
     TruncationWarning,
 )
+from bgert.reranker import Reranker
 from bgert.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "ModelFolderError",
     "ModelNotFoundError",
     "NonFiniteOutputError",
+    "Reranker",
     "Tokenizer",
     "TruncationWarning",
     "__version__",

@@ -106,7 +106,9 @@ def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) ->
     torch.set_num_threads(threads or available_cpus())
     model = sentence_transformers.SentenceTransformer(source, device="cpu")
     model.max_seq_length = encoder.max_length
-    description = f"sentence-transformers {sentence_transformers.__version__}, torch {torch.__version__}, fp32, batch 32"
+    description = (
+        f"sentence-transformers {sentence_transformers.__version__}, torch {torch.__version__}, fp32, batch 32"
+    )
     return model, description
 
 
@@ -116,11 +118,11 @@ def report(result: dict[str, Any]) -> str:
         f"{result['texts']} texts, {result['tokens']} tokens, {result['rounds']} rounds in turns, "
         f"{result['threads']} threads, {result['machine']}"
     ]
-    for engine in result["engines"].values():
-        lines.append(
-            f"{engine['tokens_per_second']:>9,} tokens/s ({engine['slowest']:,} to {engine['fastest']:,})  "
-            f"{engine['description']}"
-        )
+    lines += [
+        f"{engine['tokens_per_second']:>9,} tokens/s ({engine['slowest']:,} to {engine['fastest']:,})  "
+        f"{engine['description']}"
+        for engine in result["engines"].values()
+    ]
     if "speedup" in result:
         low, high = result["speedup_range"]
         lines.append(

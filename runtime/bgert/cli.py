@@ -53,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     _engine_options(encode)
 
     tokenize = _command(
-        commands, "tokenize", run_tokenize, "texts to token ids, a JSON list a line", "bgert tokenize bge-small-en 'hello world'"
+        commands,
+        "tokenize",
+        run_tokenize,
+        "texts to token ids, a JSON list a line",
+        "bgert tokenize bge-small-en 'hello world'",
     )
     tokenize.add_argument("folder", help="model folder or Hugging Face checkpoint folder")
     tokenize.add_argument("texts", nargs="*", help="texts; none reads --input")
@@ -106,13 +110,21 @@ def run_info(args: argparse.Namespace) -> int:
     numbers = ", ".join(f"{key} {value}" for key, value in architecture.items() if isinstance(value, int))
     lines = [
         ("kind", manifest.kind),
-        ("source", ", ".join(str(manifest.source[key]) for key in ("id", "path", "revision") if manifest.source.get(key))),
+        (
+            "source",
+            ", ".join(str(manifest.source[key]) for key in ("id", "path", "revision") if manifest.source.get(key)),
+        ),
         ("architecture", f"{architecture.get('model_type', '?')}: {numbers}"),
         ("max tokens", str(manifest.max_tokens)),
     ]
     if manifest.kind == "encoder":
-        lines.append(("embedding", f"{manifest.dimensions} dimensions, {manifest.pooling} pooling, "
-                      f"{'L2-normalised' if manifest.normalize else 'not normalised'}"))
+        lines.append(
+            (
+                "embedding",
+                f"{manifest.dimensions} dimensions, {manifest.pooling} pooling, "
+                f"{'L2-normalised' if manifest.normalize else 'not normalised'}",
+            )
+        )
     lines += [(f"prompt {name}", repr(text)) for name, text in manifest.prompts.items()]
     for graph in manifest.graphs:
         size = sum(entry.size for entry in graph.files) / 1e6

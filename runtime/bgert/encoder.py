@@ -231,7 +231,10 @@ class Encoder(Model):
 
     def _tokenize(self, max_length: int | None) -> Callable[[list[str]], TokenBatch]:
         return lambda texts: self.tokenizer.encode_batch(
-            texts, max_length=max_length, split_special_tokens=self.split_special_tokens, threads=self._threads
+            texts,
+            max_length=max_length,
+            split_special_tokens=self.split_special_tokens,
+            threads=self._threads,
         )
 
     def _prompt(self, name: str | None) -> str:

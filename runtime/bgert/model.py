@@ -51,9 +51,7 @@ class Model:
             raise ModelFolderError(f"{folder} holds the model of a {found}: load it with {CLASSES[found]}")
         verify_files(folder, self.manifest.tokenizer_files)
         self.tokenizer = Tokenizer.from_folder(folder)
-        backend = open_backend(
-            folder, self.manifest, device=device, precision=precision, threads=threads, mode=mode
-        )
+        backend = open_backend(folder, self.manifest, device=device, precision=precision, threads=threads, mode=mode)
         self._runner = Runner(backend, columns=columns)
         self._threads = threads
         self.split_special_tokens = split_special_tokens
@@ -85,10 +83,12 @@ class Model:
             check_whole("max_length", max_length, least, self.max_length)
 
 
-def check_whole(name: str, value: object, least: int, most: int) -> None:
-    """Raise InvalidOptionError unless `value` is an int in [least, most]."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidOptionError(f"{name} is {value!r}: this model takes a whole number from {least} to {most}")
+def check_whole(name: str, value: object, least: int, most: int | None) -> None:
+    """Raise InvalidOptionError unless `value` is an int from `least` to `most`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+        upper = "" if most is None else f" to {most}"
+        raise InvalidOptionError(f"{name} is {value!r}: this model takes a whole number from {least}{upper}")
 
 
 def warn_truncated(truncated: NDArray[np.bool_], limit: int, *, stacklevel: int) -> None:

@@ -161,9 +161,7 @@ class Manifest:
         if version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             what = "upgrade bgert" if newer else _REEXPORT
-            raise ModelFolderError(
-                f"{path} has schema version {version!r}, this bgert reads {SCHEMA_VERSION}: {what}"
-            )
+            raise ModelFolderError(f"{path} has schema version {version!r}, this bgert reads {SCHEMA_VERSION}: {what}")
         manifest = _build(cls, raw, str(path))
         for entry in manifest.files():
             _check_name(entry.name, path)

@@ -12,7 +12,7 @@ from bgert.errors import InvalidOptionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Embeddings", "RunInfo"]
+__all__ = ["Embeddings", "RunInfo", "ScoreInfo", "Scores"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,16 @@ class RunInfo:
     """bool[n]: which inputs were longer than `max_length` and lost their end."""
 
 
+@dataclass(frozen=True)
+class ScoreInfo(RunInfo):
+    """How scores came about."""
+
+    score_kind: str
+    """`logit` (raw) or `sigmoid`."""
+    truncation: str
+    """The convention by which long pairs were cut."""
+
+
 class Embeddings(np.ndarray[Any, Any]):
     """A numpy array with an `info`; arithmetic and slices on it give arrays whose `info` is None."""
 
@@ -37,6 +47,22 @@ class Embeddings(np.ndarray[Any, Any]):
     def of(cls, values: NDArray[Any], info: RunInfo) -> Embeddings:
         """View `values` as a result, without a copy."""
         result = values.view(cls)
+        result.info = info
+        return result
+
+    def __array_finalize__(self, source: object) -> None:
+        self.info = None
+
+
+class Scores(np.ndarray[Any, Any]):
+    """As `Embeddings`, for the scores of pairs."""
+
+    info: ScoreInfo | None
+
+    @classmethod
+    def of(cls, values: NDArray[Any], info: ScoreInfo) -> Scores:
+        """View `values` as a result, without a copy."""
+        result = np.asarray(values).view(cls)
         result.info = info
         return result
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from bgert.backends import Backend
     from bgert.tokenizer import TokenBatch
 
-    Tokenize = Callable[[list[Item]], TokenBatch]
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
     Advance = Callable[[int], object]
 
@@ -64,7 +63,7 @@ class Runner:
         self.backend = backend
         self.columns = columns
 
-    def windows(self, lists: Iterator[list[Item]], tokenize: Tokenize[Item]) -> Iterator[Window]:
+    def windows(self, lists: Iterator[list[Item]], tokenize: Callable[[list[Item]], TokenBatch]) -> Iterator[Window]:
         """Tokenize lists of texts or pairs one ahead of the caller."""
 
         def prepare(items: list[Item], first: int) -> Window:
@@ -126,7 +125,7 @@ class Runner:
         def guarded() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+            except BaseException as error:
                 failures.append(error)
 
         helpers = [

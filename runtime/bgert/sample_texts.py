@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["docstrings", "sample_texts"]
 
-_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "__pycache__"}
+_SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -68,6 +77,5 @@ def _walk(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Definition) and not child.name.startswith("_"):
             yield from _walk(child, f"{name}.{child.name}")
-        elif not isinstance(child, _Definition):
-            if isinstance(child, (ast.If, ast.Try)):
-                yield from _walk(child, name)
+        elif isinstance(child, (ast.If, ast.Try)):
+            yield from _walk(child, name)

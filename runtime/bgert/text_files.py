@@ -44,7 +44,7 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
     number = 0
     try:
         with _open_lines(name) as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007 - used in the message below
+            for number, line in enumerate(lines, 1):
                 text = line.rstrip("\n")
                 if not as_json:
                     yield text.removesuffix("\r")

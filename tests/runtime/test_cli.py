@@ -38,7 +38,18 @@ def test_encode_txt_to_npy(demo_folder, encoder, tmp_path, capsys):
 def test_encode_stdin_to_jsonl(demo_folder, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hello\n")))
     out = tmp_path / "out.jsonl"
-    argv = ["encode", str(demo_folder), "--input", "-", "--output", str(out), "--dtype", "int8", "--dimensions", "16"]
+    argv = [
+        "encode",
+        str(demo_folder),
+        "--input",
+        "-",
+        "--output",
+        str(out),
+        "--dtype",
+        "int8",
+        "--dimensions",
+        "16",
+    ]
     assert main(argv) == 0
     assert json.loads(out.read_text()) == encoder.encode("hello", dtype="int8", dimensions=16).tolist()
 
@@ -55,7 +66,10 @@ def test_a_failed_run_leaves_the_old_file(demo_folder, tmp_path, capsys):
 
 def test_tokenize(demo_folder, capsys):
     assert main(["tokenize", str(demo_folder), "hello world", ""]) == 0
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[101, 7592, 2088, 102], [101, 102]]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        [101, 7592, 2088, 102],
+        [101, 102],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +95,7 @@ def test_errors_are_one_line_and_status_2(demo_folder, tmp_path, capsys, argv):
     (tmp_path / "in.txt").write_text("a text\n")
     argv = [part.format(folder=demo_folder, tmp=tmp_path) for part in argv]
     assert main(argv) == 2
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert err.startswith("bgert: error: ")
     assert len(err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
@@ -95,6 +109,9 @@ def test_bench_prints_json(demo_folder, capsys):
 
 def test_the_installed_command(demo_folder):
     done = subprocess.run(
-        [sys.executable, "-m", "bgert", "tokenize", str(demo_folder), "hi"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "bgert", "tokenize", str(demo_folder), "hi"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(done.stdout) == [101, 7632, 102]

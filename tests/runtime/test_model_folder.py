@@ -77,7 +77,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_empty_folder_and_file_and_checkpoint(tmp_path):
-    with pytest.raises(ModelFolderError, match="no manifest.json.*bgert export"):
+    with pytest.raises(ModelFolderError, match=r"no manifest\.json.*bgert export"):
         Manifest.read(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelFolderError, match="a checkpoint: export"):

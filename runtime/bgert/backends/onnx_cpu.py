@@ -68,9 +68,7 @@ class OnnxCpuBackend:
             # Idle threads that spin would take the cores from whatever runs beside the model.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = self._ort.InferenceSession(
-                str(self._path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = self._ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise ModelFolderError(f"ONNX Runtime cannot load {self._path}: {error}") from error
         self._pid = os.getpid()

@@ -1,0 +1,204 @@
+"""Pairs of query and document to scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert.errors import InvalidOptionError, InvalidTextError
+from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.results import ScoreInfo, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bgert.tokenizer import TokenBatch
+
+    Pair = tuple[str, str]
+
+__all__ = ["Reranker"]
+
+
+class Reranker(Model):
+    """A cross-encoder loaded from a folder that `bgert export` wrote.
+
+    Args:
+        path: the model folder.
+        device: `auto` or `cpu`. A device that cannot run the model is an error, never replaced in silence.
+        precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
+        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
+        mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for a few pairs.
+        split_special_tokens: treat `</s>` and its like inside a text as plain text. By default they are what
+            they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+        ModelFolderError: the folder is not a model of this kind or version.
+        IntegrityError: a file was truncated or changed after export.
+        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        mode: str = "throughput",
+        split_special_tokens: bool = False,
+    ) -> None:
+        super().__init__(
+            path,
+            "reranker",
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
+            split_special_tokens=split_special_tokens,
+        )
+        self.num_labels = self._runner.columns
+
+    def score(
+        self,
+        pairs: Pair | Sequence[Pair],
+        *,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        sigmoid: bool = False,
+        show_progress: bool | None = None,
+    ) -> Scores:
+        """Score pairs of (query, document).
+
+        Args:
+            pairs: a list of pairs, or one pair. A query that many pairs share, next to each other, is tokenized once.
+            max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
+                `TruncationWarning`. None for the model's own limit.
+            truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
+                `only_first`, `only_second`, or `flag_embedding` (FlagEmbedding: the query may have 3/4 of
+                `max_length`, then the document gives way).
+            sigmoid: scores in (0, 1) instead of raw logits. The order is the same.
+            show_progress: a progress bar; None for one on long work in a terminal.
+
+        Returns:
+            float32[n] in the caller's order, raw logits unless `sigmoid`; float32[n, num_labels] for a model with
+            several labels; without the n for one pair. Its `info` tells score kind, truncation, device, precision
+            and which pairs were cut.
+
+        Raises:
+            InvalidTextError: an item is not a pair of `str`.
+            InvalidOptionError: an unknown truncation, a `max_length` out of range, or a side that is not to be
+                cut and leaves no room for the other.
+            NonFiniteOutputError: the model produced NaN or infinity.
+        """
+        single = isinstance(pairs, (tuple, list)) and len(pairs) == 2 and all(isinstance(s, str) for s in pairs)
+        items: Any = [pairs] if single else pairs
+        if not isinstance(items, (list, tuple)):
+            raise InvalidTextError(f"pairs is {type(pairs).__name__}: pass a list of (query, document)")
+        scores = self._score(items, len(items), max_length, truncation, sigmoid, show_progress)
+        return Scores.of(scores[0], scores.info) if single and scores.info is not None else scores
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        sigmoid: bool = False,
+    ) -> list[tuple[int, float]]:
+        """Order documents by their score for a query.
+
+        Args:
+            query: one text.
+            documents: a list of texts.
+            top_k: keep the best so many; None for all.
+            max_length: as in `score`.
+            truncation: as in `score`.
+            sigmoid: as in `score`.
+
+        Returns:
+            (index into documents, score), best first; equal scores stay in the order of the documents.
+
+        Raises:
+            InvalidOptionError: the model has several labels, or as in `score`.
+            InvalidTextError: as in `score`.
+            NonFiniteOutputError: as in `score`.
+        """
+        if self.num_labels != 1:
+            raise InvalidOptionError(f"this model gives {self.num_labels} scores a pair: rank them from score()")
+        if not isinstance(query, str):
+            raise InvalidTextError(f"query is {type(query).__name__}: pass one str")
+        if not isinstance(documents, (list, tuple)):
+            raise InvalidTextError(f"documents is {type(documents).__name__}: pass a list of str")
+        if top_k is not None:
+            check_whole("top_k", top_k, 1, None)
+        pairs = ((query, document) for document in documents)
+        scores = self._score(pairs, len(documents), max_length, truncation, sigmoid, None)
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [(int(index), float(scores[index])) for index in best]
+
+    def _score(
+        self,
+        pairs: Iterable[Pair],
+        count: int,
+        max_length: int | None,
+        truncation: str,
+        sigmoid: bool,
+        show_progress: bool | None,
+    ) -> Scores:
+        self.check_max_length(max_length, pair=True)
+        rows = np.empty((count, self.num_labels), np.float32)
+        truncated = np.zeros(count, np.bool_)
+        tokens, done = 0, 0
+        with self._runner.progress(count, show_progress) as advance:
+            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
+                stop = done + len(window)
+                self._runner.run(window, rows[done:stop].__setitem__, advance)
+                truncated[done:stop] = window.truncated
+                tokens += window.tokens
+                done = stop
+        warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
+        if sigmoid:
+            rows = _sigmoid(rows)
+        info = ScoreInfo(
+            self.device,
+            self.precision,
+            self.engine,
+            tokens,
+            truncated,
+            score_kind="sigmoid" if sigmoid else "logit",
+            truncation=truncation,
+        )
+        return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
+
+    def _tokenize(self, max_length: int | None, truncation: str) -> Callable[[list[Pair]], TokenBatch]:
+        def tokenize(pairs: list[Pair]) -> TokenBatch:
+            for index, pair in enumerate(pairs):
+                if isinstance(pair, (str, bytes)) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                    size = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+                    raise InvalidTextError(
+                        f"pair {index} is a {type(pair).__name__}{size}: pass (query, document) for each"
+                    )
+            return self.tokenizer.encode_batch(
+                [query for query, _ in pairs],
+                [document for _, document in pairs],
+                max_length=max_length,
+                truncation=truncation,
+                split_special_tokens=self.split_special_tokens,
+                threads=self._threads,
+            )
+
+        return tokenize
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)) without overflow at either end."""
+    small = np.exp(-np.abs(logits))
+    result: NDArray[np.float32] = np.where(logits >= 0, 1, small) / (1 + small)
+    return result
