@@ -1,0 +1,75 @@
+"""bgert_export: from a PyTorch checkpoint to a verified model folder that `bgert` runs without PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bgert.model_folder import Manifest
+
+__all__ = ["export"]
+
+_NEEDED = ("onnx", "huggingface_hub", "onnxruntime")
+
+
+def export(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    revision: str | None = None,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    max_tokens: int | None = None,
+    verify: bool = True,
+    force: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Manifest:
+    """Export a BERT-family checkpoint to a model folder, prove it equal to PyTorch, and return its manifest.
+
+    Args:
+        source: a checkpoint folder, or a hub id such as `BAAI/bge-small-en-v1.5`; a folder wins.
+        destination: the model folder to make. It appears whole or not at all.
+        revision: branch, tag or commit of a hub id.
+        pooling: `cls` or `mean`; None to take what the checkpoint or the table of known models says.
+        normalize: whether vectors get length one; None as above.
+        query_prompt: text before queries; "" for none, None as above.
+        document_prompt: text before documents; as `query_prompt`.
+        max_tokens: longest input, special tokens counted; None for the checkpoint's own limit.
+        verify: compare the graph with the PyTorch checkpoint; needs torch and transformers.
+        force: replace a model folder that is already at `destination`.
+        progress: called with a line of text at each step and for each choice.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id.
+        CheckpointError: the checkpoint is damaged, or of a kind that bgert does not export
+            (`UnsupportedCheckpointError`).
+        UndecidedError: the checkpoint leaves pooling or normalisation open; the message names the argument.
+        InvalidOptionError: an argument does not fit the model.
+        DownloadError: the hub cannot be reached or refuses.
+        DestinationError: the destination exists, or another export is writing it.
+        WriteError: the destination cannot be written.
+        VerificationError: the graph's vectors differ from PyTorch's; nothing is written.
+        ExtraNotInstalledError: a library is missing; the message names the extra that brings it.
+    """
+    _require_export_extra()
+    from bgert_export.pipeline import export_checkpoint
+    from bgert_export.settings import Options
+
+    options = Options(pooling, normalize, query_prompt, document_prompt, max_tokens)
+    return export_checkpoint(
+        source, destination, revision=revision, options=options, verify=verify, force=force, progress=progress
+    )
+
+
+def _require_export_extra() -> None:
+    from bgert_export.errors import ExtraNotInstalledError
+
+    for name in _NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ExtraNotInstalledError(f"export needs {name}, which is not installed: pip install 'bgert[export]'")

@@ -1,0 +1,116 @@
+"""A Hugging Face checkpoint, local or from the hub: config, tokenizer config, weights, and what it is called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bgert.errors import ModelNotFoundError
+from bgert.model_folder import MANIFEST_NAME, sha256_of
+from bgert_export.architecture import Architecture, map_weights
+from bgert_export.errors import CheckpointError
+from bgert_export.network import Network
+from bgert_export.sentence_transformers_files import read_json
+from bgert_export.weights import open_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Checkpoint", "Source", "locate"]
+
+_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint is and where it came from."""
+
+    folder: Path
+    hub_id: str | None = None
+    revision: str | None = None
+    """Commit of the hub's repository."""
+
+
+def locate(source: str | Path, *, revision: str | None = None, progress: Callable[[str], None] | None = None) -> Source:
+    """Find a local folder, or download a hub id. A local folder always wins.
+
+    Args:
+        source: path or hub id, for example `BAAI/bge-small-en-v1.5`.
+        revision: branch, tag or commit of a hub id.
+        progress: called with a line of text when a download starts.
+
+    Raises:
+        ModelNotFoundError: a path that does not exist, or no such model on the hub.
+        CheckpointError: a file where a folder is needed, or a bgert model folder.
+        DownloadError: the hub cannot be reached or refuses.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if (path / MANIFEST_NAME).is_file() and not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} is a model folder that bgert wrote: export the checkpoint it came from")
+        return Source(path)
+    if path.exists():
+        raise CheckpointError(f"{path} is a file: pass the checkpoint's folder")
+    text = str(source)
+    if isinstance(source, Path) or not _HUB_ID.fullmatch(text) or text.startswith("~"):
+        raise ModelNotFoundError(f"no such checkpoint folder: {source}")
+    from bgert_export.hub import download
+
+    return download(text, revision=revision, progress=progress)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was opened and checked; its weights are read when they are needed."""
+
+    source: Source
+    config: dict[str, Any]
+    tokenizer_config: dict[str, Any]
+    network: Network
+
+    @property
+    def folder(self) -> Path:
+        """The local folder."""
+        return self.source.folder
+
+    @property
+    def architecture(self) -> Architecture:
+        """Hyperparameters."""
+        return self.network.architecture
+
+    @classmethod
+    def open(cls, source: Source) -> Checkpoint:
+        """Read and check everything but the weights' values.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or weights and config.json disagree.
+            UnsupportedCheckpointError: an architecture or setting that bgert does not export.
+        """
+        config = read_json(source.folder, "config.json", required=True)
+        architecture = Architecture.from_config(config)
+        weights = open_weights(source.folder)
+        network = Network(architecture, weights, map_weights(architecture, weights.shapes))
+        return cls(source, config, read_json(source.folder, "tokenizer_config.json"), network)
+
+    def names(self) -> list[str]:
+        """Names under which the model may be known, the most telling first."""
+        names = [self.source.hub_id] if self.source.hub_id else []
+        folder = self.folder.resolve()
+        names.append(folder.name)
+        # The hub's cache keeps a model in models--ORGANISATION--NAME/snapshots/COMMIT.
+        names += [parent.name.split("--")[-1] for parent in folder.parents if parent.name.startswith("models--")]
+        base = self.config.get("_name_or_path")
+        if isinstance(base, str) and base:
+            names.append(base)
+        return names
+
+    def source_record(self) -> dict[str, Any]:
+        """What the manifest says of the source; reads the weights once for their digests."""
+        record: dict[str, Any] = (
+            {"id": self.source.hub_id} if self.source.hub_id else {"path": str(self.folder.resolve())}
+        )
+        record["revision"] = self.source.revision
+        record["weights_sha256"] = {path.name: sha256_of(path) for path in self.network.weights.files}
+        return record

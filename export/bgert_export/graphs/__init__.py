@@ -1,0 +1,1 @@
+"""The ONNX writers: one file a target, over one small builder."""

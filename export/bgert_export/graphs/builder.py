@@ -1,0 +1,151 @@
+"""A small writer of ONNX graphs whose weights stream to one external file.
+
+Weights are written when they are added, so a graph of any size needs memory for one block of one weight. The bytes
+depend on the inputs alone: no clock, no random name, deterministic protobuf serialisation.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+__all__ = ["FLOAT", "INT32", "GraphBuilder"]
+
+FLOAT = TensorProto.FLOAT
+INT32 = TensorProto.INT32
+MICROSOFT = "com.microsoft"
+
+_ALIGNMENT = 4096  # one page, so that engines may map the file
+_INLINE_BYTES = 4096  # smaller tensors stay in the graph
+
+
+class GraphBuilder:
+    """Collects nodes in execution order; a context manager that closes the weight file.
+
+    Args:
+        folder: existing folder to write into.
+        stem: the graph becomes `{stem}.onnx`, its weights `{stem}.onnx.data`.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self._path = folder / f"{stem}.onnx"
+        self._data_path = folder / f"{stem}.onnx.data"
+        self._data = self._data_path.open("wb")
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._names: set[str] = set()
+
+    def __enter__(self) -> GraphBuilder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._data.close()
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the graph's inputs so far, in order."""
+        return [entry.name for entry in self._inputs]
+
+    def input(self, name: str, dtype: int, shape: Sequence[str | int]) -> str:
+        """Declare an input; names in the shape are free dimensions."""
+        self._claim(name)
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def output(self, name: str, dtype: int, shape: Sequence[str | int]) -> None:
+        """Declare the value `name` an output of the graph."""
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Add a small tensor that stays in the graph file."""
+        self._claim(name)
+        self._initializers.append(onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def weight(self, name: str, shape: Sequence[int], blocks: Iterable[NDArray[np.float32]]) -> str:
+        """Add a float32 tensor, given as consecutive blocks of its C-order elements."""
+        size = 4 * int(np.prod(shape, dtype=np.int64))
+        if size < _INLINE_BYTES:
+            parts = [np.ravel(block) for block in blocks]
+            return self.constant(name, np.concatenate(parts).astype(np.float32, copy=False).reshape(shape))
+        self._claim(name)
+        offset = self._data.tell() + -self._data.tell() % _ALIGNMENT
+        self._data.write(b"\0" * (offset - self._data.tell()))
+        for block in blocks:
+            self._data.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
+        written = self._data.tell() - offset
+        if written != size:
+            raise AssertionError(f"{name}: {written} bytes for shape {list(shape)}")
+        tensor = TensorProto(name=name, data_type=FLOAT, dims=list(shape), data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", self._data_path.name), ("offset", offset), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+        self._initializers.append(tensor)
+        return name
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
+    ) -> str:
+        """Add an operator with one output and return the output's name. An empty input name leaves it out."""
+        return self.nodes(operator, inputs, [output], attributes=attributes, domain=domain)[0]
+
+    def nodes(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
+    ) -> Sequence[str]:
+        """Add an operator with several outputs and return their names."""
+        for name in outputs:
+            self._claim(name)
+        node = onnx.NodeProto(op_type=operator, name=outputs[0], domain=domain, input=inputs, output=outputs)
+        for key, value in sorted((attributes or {}).items()):
+            node.attribute.append(helper.make_attribute(key, value))
+        self._nodes.append(node)
+        return outputs
+
+    def finish(self, *, name: str, producer_version: str, opset: Mapping[str, int], ir_version: int) -> list[str]:
+        """Write both files, flush them to disk, check the model, and return the names of the files, graph first."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+        model = onnx.ModelProto(
+            ir_version=ir_version, producer_name="bgert", producer_version=producer_version, graph=graph
+        )
+        for domain, version in opset.items():
+            model.opset_import.add(domain="" if domain == "ai.onnx" else domain, version=version)
+        self._data.flush()
+        os.fsync(self._data.fileno())
+        self._data.close()
+        with self._path.open("wb") as file:
+            file.write(model.SerializeToString(deterministic=True))
+            file.flush()
+            os.fsync(file.fileno())
+        onnx.checker.check_model(str(self._path), full_check=False)
+        return [self._path.name, self._data_path.name]
+
+    def _claim(self, name: str) -> None:
+        if name in self._names:
+            raise AssertionError(f"the graph has two values named {name}")
+        self._names.add(name)

@@ -1,0 +1,121 @@
+"""What is published of the bge models but not always in their files: pooling, normalisation, query instruction.
+
+Sources: the model cards of the BAAI organisation and FlagEmbedding's README; for llm-embedder its README's table of
+tasks. The instruction goes before short queries that search long passages; passages get none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bgert_export.architecture import Architecture
+
+__all__ = ["KnownModel", "find_known"]
+
+ENGLISH = "Represent this sentence for searching relevant passages: "
+# The published model files have a full-width colon; some copies of the model card show an ASCII one.
+CHINESE = "为这个句子生成表示以用于检索相关文章："
+
+_TASKS: dict[str, tuple[str, str]] = {
+    "qa": (
+        "Represent this query for retrieving relevant documents: ",
+        "Represent this document for retrieval: ",
+    ),
+    "icl": (
+        "Convert this example into vector to look for useful examples: ",
+        "Convert this example into vector for retrieval: ",
+    ),
+    "chat": (
+        "Embed this dialogue to find useful historical dialogues: ",
+        "Embed this historical dialogue for retrieval: ",
+    ),
+    "lrlm": (
+        "Embed this text chunk for finding useful historical chunks: ",
+        "Embed this historical text chunk for retrieval: ",
+    ),
+    "tool": (
+        "Transform this user request for fetching helpful tool descriptions: ",
+        "Transform this tool description for retrieval: ",
+    ),
+    "convsearch": (
+        "Encode this query and context for searching relevant passages: ",
+        "Encode this passage for retrieval: ",
+    ),
+}
+
+Geometry = tuple[str, int, int, int, int, int]
+"""model_type, layers, hidden size, heads, feed-forward size, vocabulary."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """One row of the table."""
+
+    name: str
+    """Without the organisation."""
+    geometry: Geometry
+    kind: str = "encoder"
+    prompts: dict[str, str] = field(default_factory=dict)
+    lowercase: bool | None = None
+    """What the published tokenizer does; None where it was not checked."""
+    pooling: str | None = "cls"
+    normalize: bool = True
+    max_tokens: int = 512
+
+    def fits(self, architecture: Architecture) -> bool:
+        """Whether a checkpoint has this model's kind and geometry."""
+        return architecture.kind == self.kind and self.geometry == (
+            architecture.model_type,
+            architecture.num_hidden_layers,
+            architecture.hidden_size,
+            architecture.num_attention_heads,
+            architecture.intermediate_size,
+            architecture.vocab_size,
+        )
+
+
+def find_known(names: Iterable[str]) -> KnownModel | None:
+    """The first of the names that is a known model's; organisations, case and folders before a name do not count."""
+    for name in names:
+        last = name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].lower()
+        if last in _BY_NAME:
+            return _BY_NAME[last]
+    return None
+
+
+def _encoders() -> Iterable[KnownModel]:
+    sizes = {"small": (12, 384, 12, 1536), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+    for size, shape in sizes.items():
+        for version in ("", "-v1.5"):
+            yield KnownModel(
+                f"bge-{size}-en{version}", ("bert", *shape, 30522), prompts={"query": ENGLISH}, lowercase=True
+            )
+            chinese = (4, 512, 8, 2048) if size == "small" else shape
+            yield KnownModel(
+                f"bge-{size}-zh{version}",
+                ("bert", *chinese, 21128),
+                prompts={"query": CHINESE},
+                lowercase=False if size == "small" else None,
+            )
+    prompts = {"query": _TASKS["qa"][0], "document": _TASKS["qa"][1]}
+    for task, (query, key) in _TASKS.items():
+        prompts |= {f"{task}-query": query, f"{task}-document": key}
+    yield KnownModel("llm-embedder", ("bert", 12, 768, 12, 3072, 30522), prompts=prompts, lowercase=True)
+
+
+def _rerankers() -> Iterable[KnownModel]:
+    for size, shape in {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}.items():
+        yield KnownModel(
+            f"bge-reranker-{size}",
+            ("xlm-roberta", *shape, 250002),
+            kind="reranker",
+            pooling=None,
+            normalize=False,
+        )
+
+
+_BY_NAME = {model.name: model for model in (*_encoders(), *_rerankers())}

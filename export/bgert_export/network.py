@@ -1,0 +1,67 @@
+"""A checkpoint's network under logical weight names, with everything that is constant folded together.
+
+The folds, shared by all graph writers:
+
+- Token-type rows are added to the position table: one lookup instead of two. A graph for single texts needs row 0
+  alone; a graph for pairs gets one copy of the table a type.
+- The key bias is dropped: `q . (k + b)` adds `q . b` to every score of a row, and softmax ignores what is equal in
+  a row.
+- The value bias moves into the bias of attention's output: the weights of a softmax sum to one, so
+  `sum(p * (v + b)) @ Wo + c = sum(p * v) @ Wo + (b @ Wo + c)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgert_export.weights import read_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bgert_export.architecture import Architecture, WeightMap
+    from bgert_export.weights import Weights
+
+    Array = NDArray[np.float32]
+
+__all__ = ["Network"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Architecture and weights. Arrays are float32; linear weights are [out, in]."""
+
+    architecture: Architecture
+    weights: Weights
+    weight_map: WeightMap
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """A weight in consecutive blocks along its first axis."""
+        return self.weights.blocks(self.weight_map.names[name])
+
+    def read(self, name: str) -> Array:
+        """A whole weight."""
+        return read_whole(self.weights, self.weight_map.names[name])
+
+    def position_table(self, types: int = 1) -> Array:
+        """float32[types * max_tokens, H]: row `t * max_tokens + p` is position p plus token type t.
+
+        Positions start at 0 here, also for XLM-RoBERTa.
+        """
+        positions = self.read("embeddings.position_embeddings.weight").astype(np.float64)
+        positions = positions[self.architecture.position_offset :]
+        rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[:types]
+        return (rows[:, None, :] + positions).reshape(-1, positions.shape[1]).astype(np.float32)
+
+    def attention_output_bias(self, layer: int) -> Array:
+        """float32[H]: bias of attention's output with the value bias folded in."""
+        at = f"encoder.layer.{layer}.attention."
+        value = self.read(f"{at}self.value.bias").astype(np.float64)
+        output = self.read(f"{at}output.dense.bias").astype(np.float64)
+        folded = output + self.read(f"{at}output.dense.weight").astype(np.float64) @ value
+        return folded.astype(np.float32)

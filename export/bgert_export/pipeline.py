@@ -1,0 +1,113 @@
+"""Export from end to end: locate, open, decide, write, verify, rename."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bgert
+from bgert.errors import BgertError
+from bgert.model_folder import Choice, FileEntry, GraphEntry, Manifest
+from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.errors import WriteError
+from bgert_export.graphs import cpu
+from bgert_export.settings import Options, decide
+from bgert_export.staging import Staging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bgert_export.settings import Settings
+
+    Progress = Callable[[str], None]
+
+__all__ = ["export_checkpoint"]
+
+
+def export_checkpoint(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    revision: str | None,
+    options: Options,
+    verify: bool,
+    force: bool,
+    progress: Progress | None,
+) -> Manifest:
+    """See `bgert_export.export`."""
+    say = progress or _silent
+    checkpoint = Checkpoint.open(locate(source, revision=revision, progress=progress))
+    settings = decide(checkpoint, options)
+    from bgert.tokenizer_spec import TokenizerSpec
+
+    spec = TokenizerSpec.from_checkpoint(checkpoint.folder)
+    choices = settings.choices
+    choices += [Choice("tokenizer", None, note) for note in spec.notes]
+    if unused := checkpoint.network.weight_map.unused:
+        choices.append(Choice("unused_weights", unused, "the graph has no use for them"))
+    if not verify:
+        choices.append(Choice("verify", False, "asked for: the graph was not compared with PyTorch"))
+    for choice in choices:
+        say(f"{choice.field}: {choice.value!r} ({choice.why})" if choice.value is not None else choice.why)
+    try:
+        with Staging(destination, force=force) as staging:
+            tokenizer = spec.write(staging.folder)
+            say(f"writing {cpu.STEM}.onnx")
+            graph = _write_graph(checkpoint, settings, staging.folder)
+            manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graph)
+            manifest.write(staging.folder)
+            staging.commit()
+    except BgertError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write {destination}: {error.strerror}; nothing was left behind") from error
+    return manifest
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _write_graph(checkpoint: Checkpoint, settings: Settings, folder: Path) -> GraphEntry:
+    written = cpu.write_encoder(
+        checkpoint.network,
+        folder,
+        pooling=settings.pooling or "",
+        normalize=settings.normalize,
+        version=bgert.__version__,
+    )
+    return GraphEntry(
+        target="cpu",
+        precision="fp32",
+        files=[FileEntry.of(folder, name) for name in written.files],
+        inputs=written.inputs,
+        output=written.output,
+        opset=dict(cpu.OPSET),
+        ir_version=cpu.IR_VERSION,
+        minimum_engine=cpu.MINIMUM_ENGINE,
+        parity=None,
+    )
+
+
+def _manifest(
+    checkpoint: Checkpoint, settings: Settings, folder: Path, tokenizer: dict[str, Any], graph: GraphEntry
+) -> Manifest:
+    architecture = checkpoint.architecture
+    encoder = architecture.kind == "encoder"
+    return Manifest(
+        kind=architecture.kind,
+        generator=f"bgert {bgert.__version__}",
+        source=checkpoint.source_record(),
+        architecture=architecture.as_dict(),
+        tokenizer=tokenizer,
+        tokenizer_files=[FileEntry.of(folder, name) for name in tokenizer["files"]],
+        max_tokens=settings.max_tokens,
+        graphs=[graph],
+        pooling=settings.pooling,
+        normalize=settings.normalize,
+        dimensions=architecture.hidden_size if encoder else None,
+        num_labels=architecture.num_labels,
+        prompts=settings.prompts,
+        default_prompt=settings.default_prompt,
+        choices=settings.choices,
+    )
