@@ -48,14 +48,19 @@ class Network:
         """A whole weight."""
         return read_whole(self.weights, self.weight_map.names[name])
 
-    def position_table(self, types: int = 1) -> Array:
-        """float32[types * max_tokens, H]: row `t * max_tokens + p` is position p plus token type t.
+    @property
+    def token_types(self) -> int:
+        """Token types that inputs tell apart: encoders read single texts, which are all of type 0."""
+        return self.architecture.type_vocab_size if self.architecture.kind == "reranker" else 1
+
+    def position_table(self) -> Array:
+        """float32[token_types * max_tokens, H]: row `t * max_tokens + p` is position p plus token type t.
 
         Positions start at 0 here, also for XLM-RoBERTa.
         """
         positions = self.read("embeddings.position_embeddings.weight").astype(np.float64)
         positions = positions[self.architecture.position_offset :]
-        rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[:types]
+        rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[: self.token_types]
         return (rows[:, None, :] + positions).reshape(-1, positions.shape[1]).astype(np.float32)
 
     def attention_output_bias(self, layer: int) -> Array:

@@ -69,13 +69,13 @@ def _silent(line: str) -> None:
 
 
 def _write_graph(checkpoint: Checkpoint, settings: Settings, folder: Path) -> GraphEntry:
-    written = cpu.write_encoder(
-        checkpoint.network,
-        folder,
-        pooling=settings.pooling or "",
-        normalize=settings.normalize,
-        version=bgert.__version__,
-    )
+    network, version = checkpoint.network, bgert.__version__
+    if settings.pooling is None:
+        written = cpu.write_reranker(network, folder, version=version)
+    else:
+        written = cpu.write_encoder(
+            network, folder, pooling=settings.pooling, normalize=settings.normalize, version=version
+        )
     return GraphEntry(
         target="cpu",
         precision="fp32",

@@ -1,9 +1,9 @@
 """The fp32 graph for ONNX Runtime's CPU provider: packed rows, padding only inside attention.
 
 Linear layers see the tokens of all texts end to end, [T, H]. Around attention rows are gathered to [B, S, H] and
-back. Choices that were measured: one Gemm for query, key and value; Add + LayerNormalization and not the contrib
-SkipLayerNormalization, which is several times slower on the CPU; weights as [out, in] with `transB`, which ONNX
-Runtime packs once when it loads them, so nothing is transposed here.
+back. Choices that were measured: a Gemm each for query, key and value (one for all three costs a copy to split them);
+Add + LayerNormalization and not the contrib SkipLayerNormalization, which is several times slower on the CPU; weights
+as [out, in] with `transB`, which ONNX Runtime packs once when it loads them, so nothing is transposed here.
 
 Inputs, all int32: `input_ids` [T], `position_ids` [T] (from 0 in each text), `padded_rows` [B, S] (packed row of each
 padded slot), `packed_slots` [T] (`b * S + s` of each packed row), `sequence_lengths` [B], and where the graph needs
@@ -12,7 +12,8 @@ them `cls_rows` [B] (row of each text's first token) and `token_type_ids` [T].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,14 +22,26 @@ from bgert_export.graphs.builder import FLOAT, INT32, MICROSOFT, GraphBuilder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from bgert_export.network import Network
 
-__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "write_encoder"]
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "Written", "write_encoder", "write_reranker"]
 
 STEM = "cpu-fp32"
 OPSET = {"ai.onnx": 17, MICROSOFT: 1}
 IR_VERSION = 8
 MINIMUM_ENGINE = "onnxruntime 1.20"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer wrote."""
+
+    files: list[str]
+    """Names in the folder, the graph first."""
+    inputs: list[str]
+    output: str
 
 
 def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bool, version: str) -> Written:
@@ -42,20 +55,24 @@ def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bo
         version: bgert's version, for the graph's header.
     """
     with GraphBuilder(folder, STEM) as builder:
-        body = _Body(builder, network, types=1)
+        body = _Body(builder, network)
         pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows())
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return _finish(builder, output, network.architecture.hidden_size, "encoder", version)
 
 
-class Written:
-    """What a writer wrote."""
+def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
+    """Write the graph of a sequence classifier, whose output is `logits` float32[B, labels]: raw, no sigmoid.
 
-    def __init__(self, files: list[str], inputs: list[str], output: str) -> None:
-        self.files = files
-        """Names in the folder, the graph first."""
-        self.inputs = inputs
-        self.output = output
+    BERT's pooler + classifier and XLM-RoBERTa's head are the same two layers on the first token: tanh, then linear.
+    """
+    arch = network.architecture
+    with GraphBuilder(folder, STEM) as builder:
+        body = _Body(builder, network)
+        dense, out = arch.head_names()
+        hidden = builder.node("Tanh", [body.linear(body.cls_rows(), dense)], f"{dense}.tanh")
+        output = builder.node("Identity", [body.linear(hidden, out)], "logits")
+        return _finish(builder, output, arch.num_labels or 0, "reranker", version)
 
 
 def _finish(builder: GraphBuilder, output: str, columns: int, name: str, version: str) -> Written:
@@ -67,25 +84,22 @@ def _finish(builder: GraphBuilder, output: str, columns: int, name: str, version
 class _Body:
     """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways."""
 
-    def __init__(self, builder: GraphBuilder, network: Network, *, types: int) -> None:
+    def __init__(self, builder: GraphBuilder, network: Network) -> None:
         self._b = builder
         self._net = network
-        arch = network.architecture
-        self._hidden = arch.hidden_size
-        self._layers = arch.num_hidden_layers
-        self._epsilon = arch.layer_norm_eps
+        self._shapes = network.architecture.weight_shapes()
+        self._hidden = network.architecture.hidden_size
         self._ids = builder.input("input_ids", INT32, ["tokens"])
         self._positions = builder.input("position_ids", INT32, ["tokens"])
         self._padded_rows = builder.input("padded_rows", INT32, ["texts", "longest"])
         self._packed_slots = builder.input("packed_slots", INT32, ["tokens"])
         self._lengths = builder.input("sequence_lengths", INT32, ["texts"])
-        self._two_dimensional = builder.constant("shape.rows", np.array([-1, self._hidden], np.int64))
-        self._types = types
+        self._row_shape = builder.constant("shape.rows", np.array([-1, self._hidden], np.int64))
 
     def all_rows(self) -> str:
         """The last hidden state of every token, [T, H]."""
         rows = self._embeddings()
-        for layer in range(self._layers):
+        for layer in range(self._net.architecture.num_hidden_layers):
             rows = self._layer(rows, layer)
         return rows
 
@@ -94,110 +108,85 @@ class _Body:
 
         In the last layer only that token asks, so query, output and feed-forward are computed for it alone.
         """
-        cls_rows = self._b.input("cls_rows", INT32, ["texts"])
+        last = self._net.architecture.num_hidden_layers - 1
         rows = self._embeddings()
-        for layer in range(self._layers - 1):
+        for layer in range(last):
             rows = self._layer(rows, layer)
-        return self._cls_layer(rows, cls_rows, self._layers - 1)
+        cls_rows = self._b.input("cls_rows", INT32, ["texts"])
+        asking = self._b.node("Gather", [rows, cls_rows], "cls")
+        query = self.linear(asking, f"encoder.layer.{last}.attention.self.query")
+        one_each = self._b.constant("shape.one_query", np.array([-1, 1, self._hidden], np.int64))
+        query = self._b.node("Reshape", [query, one_each], "cls.query")
+        return self._tail(self._attention(query, rows, last), asking, last)
+
+    def linear(self, rows: str, name: str) -> str:
+        """`rows @ weight.T + bias`."""
+        return self._gemm(rows, name, self._net.read(f"{name}.bias"))
 
     def _embeddings(self) -> str:
-        b, net, arch = self._b, self._net, self._net.architecture
-        name = "embeddings.word_embeddings.weight"
-        words = b.weight(name, (arch.vocab_size, self._hidden), net.blocks(name))
-        table = net.position_table(self._types)
+        b, net = self._b, self._net
+        table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table])
         index = self._positions
-        if self._types > 1:
+        if net.token_types > 1:
             types = b.input("token_type_ids", INT32, ["tokens"])
-            stride = b.constant("embeddings.types.stride", np.array(arch.max_tokens, np.int32))
-            first = b.node("Mul", [types, stride], "embeddings.types.first")
+            stride = b.constant("embeddings.type_stride", np.array(net.architecture.max_tokens, np.int32))
+            first = b.node("Mul", [types, stride], "embeddings.first_position")
             index = b.node("Add", [first, index], "embeddings.index")
-        word_rows = b.node("Gather", [words, self._ids], "embeddings.words")
+        word_rows = b.node("Gather", [self._weight("embeddings.word_embeddings.weight"), self._ids], "embeddings.words")
         position_rows = b.node("Gather", [positions, index], "embeddings.positions")
         total = b.node("Add", [word_rows, position_rows], "embeddings.sum")
         return self._layer_norm(total, "embeddings.LayerNorm")
 
     def _layer(self, rows: str, layer: int) -> str:
-        at = f"encoder.layer.{layer}"
-        b, hidden = self._b, self._hidden
-        qkv = self._gemm(rows, f"{at}.qkv", 3 * hidden, hidden, self._qkv_weight(layer), self._qkv_bias(layer))
-        padded = b.node("Gather", [qkv, self._padded_rows], f"{at}.qkv.padded")
-        query, key, value = b.nodes(
-            "Split", [padded], [f"{at}.query", f"{at}.key", f"{at}.value"], attributes={"axis": 2}
-        )
-        context = self._attention(query, key, value, at)
-        packed = b.node("Gather", [context, self._packed_slots], f"{at}.context.packed")
-        return self._tail(packed, rows, layer)
+        """One transformer layer over every token, [T, H] to [T, H]."""
+        at = f"encoder.layer.{layer}.attention"
+        query = self._pad(self.linear(rows, f"{at}.self.query"))
+        context = self._attention(query, rows, layer)
+        return self._tail(self._b.node("Gather", [context, self._packed_slots], f"{at}.packed"), rows, layer)
 
-    def _cls_layer(self, rows: str, cls_rows: str, layer: int) -> str:
-        at = f"encoder.layer.{layer}"
-        b, hidden = self._b, self._hidden
-        asking = b.node("Gather", [rows, cls_rows], f"{at}.cls")
-        query = self._linear(asking, f"{at}.attention.self.query", hidden, hidden)
-        one_each = b.constant("shape.one_query", np.array([-1, 1, hidden], np.int64))
-        query = b.node("Reshape", [query, one_each], f"{at}.query")
-        weight = (block for part in ("key", "value") for block in self._net.blocks(self._self_name(layer, part)))
-        key_value = self._gemm(rows, f"{at}.kv", 2 * hidden, hidden, weight, None)
-        padded = b.node("Gather", [key_value, self._padded_rows], f"{at}.kv.padded")
-        key, value = b.nodes("Split", [padded], [f"{at}.key", f"{at}.value"], attributes={"axis": 2})
-        return self._tail(self._attention(query, key, value, at), asking, layer)
-
-    def _attention(self, query: str, key: str, value: str, at: str) -> str:
-        """Attention within each text; [B, Q, H] with [B, S, H] to [B * Q, H]."""
-        context = self._b.node(
+    def _attention(self, query: str, rows: str, layer: int) -> str:
+        """Attention of [B, Q, H] over the tokens of its own text, to [B * Q, H]."""
+        at = f"encoder.layer.{layer}.attention"
+        key, value = (self._pad(self._gemm(rows, f"{at}.self.{part}", None)) for part in ("key", "value"))
+        heads = self._b.node(
             "MultiHeadAttention",
             [query, key, value, "", self._lengths],
-            f"{at}.context.heads",
+            f"{at}.heads",
             attributes={"num_heads": self._net.architecture.num_attention_heads},
             domain=MICROSOFT,
         )
-        return self._b.node("Reshape", [context, self._two_dimensional], f"{at}.context")
+        return self._b.node("Reshape", [heads, self._row_shape], f"{at}.context")
 
     def _tail(self, context: str, residual: str, layer: int) -> str:
         """Attention's output projection and the feed-forward network, each with residual and LayerNorm."""
-        at, b, hidden = f"encoder.layer.{layer}", self._b, self._hidden
-        inner = self._net.architecture.intermediate_size
-        name = f"{at}.attention.output"
-        bias = self._net.attention_output_bias(layer)
-        projected = self._gemm(context, f"{name}.dense", hidden, hidden, self._net.blocks(f"{name}.dense.weight"), bias)
-        total = b.node("Add", [projected, residual], f"{name}.sum")
-        attended = self._layer_norm(total, f"{name}.LayerNorm")
-        wide = self._linear(attended, f"{at}.intermediate.dense", inner, hidden)
+        at, b = f"encoder.layer.{layer}", self._b
+        projected = self._gemm(context, f"{at}.attention.output.dense", self._net.attention_output_bias(layer))
+        total = b.node("Add", [projected, residual], f"{at}.attention.output.sum")
+        attended = self._layer_norm(total, f"{at}.attention.output.LayerNorm")
+        wide = self.linear(attended, f"{at}.intermediate.dense")
         wide = b.node("Gelu", [wide], f"{at}.intermediate.gelu", domain=MICROSOFT)
-        narrow = self._linear(wide, f"{at}.output.dense", hidden, inner)
+        narrow = self.linear(wide, f"{at}.output.dense")
         total = b.node("Add", [narrow, attended], f"{at}.output.sum")
         return self._layer_norm(total, f"{at}.output.LayerNorm")
 
-    def _qkv_weight(self, layer: int) -> Any:
-        for part in ("query", "key", "value"):
-            yield from self._net.blocks(self._self_name(layer, part))
+    def _pad(self, rows: str) -> str:
+        """[T, H] to [B, S, H]."""
+        return self._b.node("Gather", [rows, self._padded_rows], f"{rows}.padded")
 
-    def _qkv_bias(self, layer: int) -> Any:
-        bias = np.zeros(3 * self._hidden, np.float32)
-        bias[: self._hidden] = self._net.read(f"encoder.layer.{layer}.attention.self.query.bias")
-        return bias
-
-    @staticmethod
-    def _self_name(layer: int, part: str) -> str:
-        return f"encoder.layer.{layer}.attention.self.{part}.weight"
-
-    def _linear(self, rows: str, name: str, columns: int, inner: int) -> str:
-        net = self._net
-        return self._gemm(rows, name, columns, inner, net.blocks(f"{name}.weight"), net.read(f"{name}.bias"))
-
-    def _gemm(self, rows: str, name: str, columns: int, inner: int, weight: Any, bias: Any) -> str:
-        inputs = [rows, self._b.weight(f"{name}.weight", (columns, inner), weight)]
+    def _gemm(self, rows: str, name: str, bias: NDArray[np.float32] | None) -> str:
+        inputs = [rows, self._weight(f"{name}.weight")]
         if bias is not None:
-            inputs.append(self._b.weight(f"{name}.bias", (columns,), [bias]))
+            inputs.append(self._b.weight(f"{name}.bias", bias.shape, [bias]))
         return self._b.node("Gemm", inputs, name, attributes={"transB": 1})
 
     def _layer_norm(self, rows: str, name: str) -> str:
-        parts = [
-            self._b.weight(f"{name}.{part}", (self._hidden,), self._net.blocks(f"{name}.{part}"))
-            for part in ("weight", "bias")
-        ]
-        attributes = {"axis": -1, "epsilon": self._epsilon}
-        return self._b.node("LayerNormalization", [rows, *parts], name, attributes=attributes)
+        inputs = [rows, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
+        attributes = {"axis": -1, "epsilon": self._net.architecture.layer_norm_eps}
+        return self._b.node("LayerNormalization", inputs, name, attributes=attributes)
+
+    def _weight(self, name: str) -> str:
+        return self._b.weight(name, self._shapes[name], self._net.blocks(name))
 
 
 def _mean(b: GraphBuilder, rows: str) -> str:
