@@ -1,0 +1,85 @@
+"""How many cores this process may use: CPU affinity and the cgroup's CPU quota."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["available_cpus"]
+
+
+def available_cpus() -> int:
+    """Cores that the process may use, at least 1; a fractional CPU quota is rounded up."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    quota = _own_quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+@lru_cache(maxsize=1)
+def _own_quota() -> float | None:
+    return cgroup_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+
+
+def cgroup_quota(mount: Path, membership: Path) -> float | None:
+    """The smallest CPU quota of the process's cgroups and their parents, in cores; None if there is none.
+
+    Args:
+        mount: where the cgroup file systems are mounted.
+        membership: the process's `/proc/self/cgroup`.
+    """
+    quotas: list[float] = []
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            quotas.extend(_quotas_v2(mount, path))
+        elif "cpu" in controllers.split(","):
+            for name in dict.fromkeys((controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu")):
+                quotas.extend(_quotas_v1(mount / name, path))
+    return min(quotas, default=None)
+
+
+def _quotas_v2(mount: Path, path: str) -> Iterator[float]:
+    for folder in _folders(mount, path):
+        parts = _read(folder / "cpu.max").split()
+        if len(parts) == 2:
+            yield from _quota(parts[0], parts[1])
+
+
+def _quotas_v1(mount: Path, path: str) -> Iterator[float]:
+    for folder in _folders(mount, path):
+        yield from _quota(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _folders(mount: Path, path: str) -> Iterator[Path]:
+    """The cgroup's folder and those above it. A container may see only the mount's root, which is among them."""
+    own = PurePosixPath("/" + path.strip().strip("/"))
+    for folder in (own, *own.parents):
+        if ".." not in folder.parts:
+            yield mount / str(folder)[1:]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _quota(microseconds: str, period: str) -> Iterator[float]:
+    """Cores from a quota such as `150000` a period of `100000`; `max` and -1 mean no limit."""
+    if microseconds.isdigit() and period.isdigit() and int(period) > 0 and int(microseconds) > 0:
+        yield int(microseconds) / int(period)

@@ -1,0 +1,237 @@
+"""Reads the tokenizer files of a Hugging Face checkpoint the way `transformers.AutoTokenizer` (version 5) does.
+
+`BertTokenizer` there builds its pipeline from the vocabulary and `tokenizer_config.json`; of `tokenizer.json` it uses
+the vocabulary and the added tokens alone. Only classes without a pipeline of their own run `tokenizer.json` as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bgert.errors import ModelFolderError
+from bgert.tokenizer_added import AddedVocabulary, add_from_config, named_tokens
+from bgert.tokenizer_spec import (
+    LARGEST_LIMIT,
+    VOCAB_NAME,
+    TemplateSpec,
+    TokenizerSpec,
+    WordPieceSettings,
+    build,
+    read_json,
+    read_vocab_txt,
+)
+from bgert.tokenizer_template import bert_templates, read_templates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+CLASS_OF_MODEL_TYPE = {"bert": "BertTokenizer", "distilbert": "BertTokenizer", "electra": "BertTokenizer"}
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
+
+
+@dataclass
+class Checkpoint:
+    """The files of one checkpoint, decoded; an absent file is an empty object."""
+
+    folder: Path
+    tokenizer: dict[str, Any]
+    """`tokenizer.json`"""
+    config: dict[str, Any]
+    """`tokenizer_config.json`"""
+    special_tokens_map: dict[str, Any]
+    added_tokens: dict[str, Any]
+    model_config: dict[str, Any]
+    """`config.json`"""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path) -> Checkpoint:
+        """Read the files of a folder."""
+        return cls(
+            folder,
+            read_json(folder / "tokenizer.json"),
+            read_json(folder / "tokenizer_config.json"),
+            read_json(folder / "special_tokens_map.json"),
+            read_json(folder / "added_tokens.json"),
+            read_json(folder / "config.json"),
+        )
+
+    def error(self, message: str) -> ModelFolderError:
+        """The exception to raise about this checkpoint."""
+        return ModelFolderError(f"{self.folder}: {message}")
+
+    def section(self, name: str) -> dict[str, Any]:
+        """An object of `tokenizer.json`, empty if it is null or absent."""
+        value = self.tokenizer.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(f"tokenizer.json: {name} is not an object")
+        return value or {}
+
+    def flag(self, name: str, default: bool | None) -> bool | None:
+        """A true-or-false option of `tokenizer_config.json`."""
+        value = self.config.get(name, default)
+        if not isinstance(value, bool) and not (value is None and default is None):
+            raise self.error(f"tokenizer_config.json: {name} is {value!r}, not true or false")
+        return value
+
+    @property
+    def class_name(self) -> str | None:
+        """The tokenizer class that AutoTokenizer would take."""
+        name = self.config.get("tokenizer_class") or self.model_config.get("tokenizer_class")
+        name = name or CLASS_OF_MODEL_TYPE.get(str(self.model_config.get("model_type")))
+        return name.removesuffix("Fast") if isinstance(name, str) else None
+
+    @property
+    def model_type(self) -> str | None:
+        """The kind of model in `tokenizer.json`; old files do not name it."""
+        model = self.section("model")
+        if "type" in model or not model:
+            return model.get("type")
+        if "merges" in model:
+            return "BPE"
+        return "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"
+
+    @property
+    def max_length(self) -> int | None:
+        """The limit that the tokenizer's configuration states."""
+        limit = self.config.get("model_max_length", self.config.get("max_len"))
+        if limit is None:
+            return None
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 1:
+            raise self.error(f"tokenizer_config.json: model_max_length is {limit!r}")
+        return int(limit) if limit <= LARGEST_LIMIT else None
+
+
+def read_checkpoint(folder: Path) -> TokenizerSpec:
+    """The spec of a checkpoint folder, see `TokenizerSpec.from_checkpoint`."""
+    checkpoint = Checkpoint.load(folder)
+    if not checkpoint.tokenizer and not (folder / VOCAB_NAME).exists():
+        raise checkpoint.error(f"there is neither tokenizer.json nor {VOCAB_NAME}, so no tokenizer to read")
+    if checkpoint.config.get("truncation_side", "right") != "right":
+        raise checkpoint.error("tokenizer_config.json: truncation_side is not 'right', which bgert does not do")
+    name = checkpoint.class_name
+    model_type = checkpoint.model_type
+    if name in BERT_CLASSES and model_type in ("WordPiece", None):
+        return _read_bert(checkpoint)
+    if name in PLAIN_CLASSES and model_type == "WordPiece":
+        return _read_tokenizer_json(checkpoint)
+    if name in PLAIN_CLASSES and model_type is None:
+        checkpoint.notes.append("no file names a tokenizer class; vocab.txt is read as BertTokenizer's")
+        return _read_bert(checkpoint)
+    if name in PLAIN_CLASSES or name in BERT_CLASSES:
+        raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
+    raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
+
+
+def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What `transformers.BertTokenizer` makes of the folder."""
+    if checkpoint.tokenizer:
+        vocab = _read_vocab(checkpoint)
+    else:
+        vocab = read_vocab_txt(checkpoint.folder / VOCAB_NAME)
+    names = named_tokens(checkpoint.config, checkpoint.special_tokens_map)
+    for name in ("unk_token", "cls_token", "sep_token"):
+        if names[name] is None or names[name].content not in vocab:
+            raise checkpoint.error(f"the vocabulary lacks the {name} {names[name] and names[name].content!r}")
+    model = WordPieceSettings(
+        unk_token=names["unk_token"].content,
+        handle_chinese_chars=bool(checkpoint.flag("tokenize_chinese_chars", True)),
+        strip_accents=checkpoint.flag("strip_accents", None),
+        lowercase=bool(checkpoint.flag("do_lower_case", True)),
+    )
+    added = AddedVocabulary(vocab)
+    add_from_config(added, checkpoint, names)
+    cls_id, sep_id = added.id_of(names["cls_token"].content), added.id_of(names["sep_token"].content)
+    single, pair = bert_templates(cls_id, sep_id)
+    _note_differences(checkpoint, model, (single, pair), vocab)
+    return TokenizerSpec(
+        "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
+    )
+
+
+def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What `tokenizers.Tokenizer.from_file` makes of `tokenizer.json`."""
+    normalizer = dict(checkpoint.section("normalizer"))
+    if normalizer.pop("type", None) != "BertNormalizer":
+        kind = checkpoint.section("normalizer").get("type")
+        raise checkpoint.error(f"tokenizer.json: normalizer.type {kind!r} is not supported, only 'BertNormalizer'")
+    kind = checkpoint.section("pre_tokenizer").get("type")
+    if kind != "BertPreTokenizer":
+        raise checkpoint.error(f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'")
+    model = _read_model(checkpoint, normalizer)
+    vocab = _read_vocab(checkpoint)
+    if model.unk_token not in vocab:
+        raise checkpoint.error(f"the vocabulary lacks the unk_token {model.unk_token!r}")
+    added = AddedVocabulary(vocab)
+    added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
+    if checkpoint.config:
+        names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, {})
+        add_from_config(added, checkpoint, names)
+    single, pair = read_templates(checkpoint)
+    return TokenizerSpec(
+        "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
+    )
+
+
+def _read_model(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> WordPieceSettings:
+    """The settings of the `model` section, with those of a BertNormalizer."""
+    section = checkpoint.section("model")
+    names = ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word")
+    model = {name: section[name] for name in names if name in section}
+    return build(WordPieceSettings, model | normalizer, f"{checkpoint.folder}: tokenizer.json")
+
+
+def _read_vocab(checkpoint: Checkpoint) -> list[str]:
+    """The tokens of the `model` section by id."""
+    raw = checkpoint.section("model").get("vocab")
+    if not isinstance(raw, dict) or not raw:
+        raise checkpoint.error("tokenizer.json: model.vocab is not an object with tokens")
+    vocab = [""] * (2 * len(raw))
+    for token, index in raw.items():
+        if type(index) is not int or not 0 <= index < len(vocab):
+            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} the id {index!r}")
+        if vocab[index]:
+            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} and {vocab[index]!r} one id, {index}")
+        vocab[index] = token
+    while not vocab[-1]:
+        vocab.pop()
+    return vocab
+
+
+def _note_differences(
+    checkpoint: Checkpoint,
+    model: WordPieceSettings,
+    templates: tuple[TemplateSpec, TemplateSpec],
+    vocab: list[str],
+) -> None:
+    """Say where `tokenizer.json` describes another pipeline than the one that AutoTokenizer builds."""
+    if not checkpoint.tokenizer:
+        return
+    normalizer = dict(checkpoint.section("normalizer"))
+    try:
+        if normalizer.pop("type", None) != "BertNormalizer":
+            raise checkpoint.error("normalizer")
+        other = asdict(_read_model(checkpoint, normalizer))
+    except ModelFolderError:
+        checkpoint.notes.append("tokenizer.json has another normalizer than BertTokenizer's, which is what AutoTokenizer uses")
+        other = asdict(model)
+    for name, value in asdict(model).items():
+        if other[name] != value:
+            checkpoint.notes.append(
+                f"{name} is {value!r} as AutoTokenizer has it (from tokenizer_config.json or its default), "
+                f"although tokenizer.json says {other[name]!r}"
+            )
+    try:
+        same = read_templates(checkpoint) == templates
+    except ModelFolderError:
+        same = False
+    if not same:
+        checkpoint.notes.append("special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs")
+    path = checkpoint.folder / VOCAB_NAME
+    if path.exists() and [t.rstrip() for t in read_vocab_txt(path)] != [t.rstrip() for t in vocab]:
+        checkpoint.notes.append(f"the vocabulary is tokenizer.json's, {VOCAB_NAME} differs")
+

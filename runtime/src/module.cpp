@@ -1,0 +1,33 @@
+// bgert._native: translation between Python and the core, nothing else.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include "bind.h"
+#include "text_model.h"
+
+namespace nb = nanobind;
+
+void raise_error(const char* name, const std::string& message) {
+  const nb::object type = nb::module_::import_("bgert.errors").attr(name);
+  PyErr_SetString(type.ptr(), message.c_str());
+  throw nb::python_error();
+}
+
+NB_MODULE(_native, module) {
+  module.doc() = "The tokenizer core of bgert. Use bgert.Tokenizer.";
+
+  nb::class_<bgert::AddedToken>(module, "AddedToken")
+      .def(
+          "__init__",
+          [](bgert::AddedToken* self, std::string content, bgert::TokenId id, bool special, bool single_word,
+             bool lstrip, bool rstrip, bool normalized) {
+            new (self) bgert::AddedToken{std::move(content), id, special, single_word, lstrip, rstrip, normalized};
+          },
+          nb::kw_only(), nb::arg("content"), nb::arg("id"), nb::arg("special"), nb::arg("single_word"),
+          nb::arg("lstrip"), nb::arg("rstrip"), nb::arg("normalized"));
+
+  nb::class_<bgert::TextModel>(module, "TextModel").def_prop_ro("vocab_size", &bgert::TextModel::vocab_size);
+
+  bind_wordpiece(module);
+  bind_batch_encoder(module);
+}

@@ -1,0 +1,19 @@
+// How many tokens of each text stay, by HF's rules.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace bgert {
+
+enum class Truncation { kLongestFirst, kOnlyFirst, kOnlySecond, kNone };
+
+struct PairLengths {
+  std::size_t first = 0, second = 0;
+  bool enough = true;  ///< false: the text that may be cut has too few tokens to bring the pair under the limit
+};
+
+/// What stays of a pair of `first` and `second` tokens when there is room for `room`.
+PairLengths truncate_pair(std::size_t first, std::size_t second, std::size_t room, Truncation strategy);
+
+}  // namespace bgert

@@ -1,0 +1,49 @@
+#include "wordpiece.h"
+
+#include <cstdint>
+#include <stdexcept>
+
+#include "utf8.h"
+
+namespace bgert {
+
+WordPiece::WordPiece(const std::vector<std::string>& vocab, const WordPieceOptions& options)
+    : continuation_(trie_.add_root()), vocab_size_(vocab.size()), max_chars_(options.max_input_chars_per_word) {
+  const std::string& prefix = options.continuing_subword_prefix;
+  for (std::size_t id = 0; id < vocab.size(); ++id) {
+    const std::string_view token = vocab[id];
+    if (token.empty()) continue;  // no word contains it
+    trie_.insert(0, token, static_cast<std::int32_t>(id));
+    if (token.size() > prefix.size() && token.substr(0, prefix.size()) == prefix) {
+      trie_.insert(continuation_, token.substr(prefix.size()), static_cast<std::int32_t>(id));
+    }
+  }
+  unk_id_ = trie_.find(0, options.unk_token);
+  if (unk_id_ == ByteTrie::kNone) {
+    throw std::invalid_argument("the unknown token '" + options.unk_token + "' is not in the vocabulary");
+  }
+}
+
+TokenId WordPiece::character(char32_t cp) const {
+  char bytes[4];
+  const TokenId id = max_chars_ == 0 ? unk_id_ : trie_.find(0, {bytes, encode_utf8(cp, bytes)});
+  return id == ByteTrie::kNone ? unk_id_ : id;
+}
+
+void WordPiece::segment(std::string_view word, std::vector<TokenId>& ids) const {
+  const std::size_t before = ids.size();
+  ByteTrie::Node root = 0;
+  while (!word.empty()) {
+    const ByteTrie::Match piece = trie_.longest(root, word);
+    if (piece.value == ByteTrie::kNone) {
+      ids.resize(before);
+      ids.push_back(unk_id_);
+      return;
+    }
+    ids.push_back(piece.value);
+    word.remove_prefix(piece.length);
+    root = continuation_;
+  }
+}
+
+}  // namespace bgert

@@ -1,0 +1,42 @@
+// Greedy longest-match-first segmentation of one word.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "byte_trie.h"
+#include "text_model.h"
+
+namespace bgert {
+
+struct WordPieceOptions {
+  std::string unk_token = "[UNK]";
+  std::string continuing_subword_prefix = "##";
+  std::size_t max_input_chars_per_word = 100;
+};
+
+class WordPiece {
+ public:
+  /// `vocab[i]` is the token with id `i`. Throws std::invalid_argument if the unknown token is not among them.
+  WordPiece(const std::vector<std::string>& vocab, const WordPieceOptions& options);
+
+  TokenId unk_id() const { return unk_id_; }
+  std::size_t vocab_size() const { return vocab_size_; }
+  std::size_t max_chars() const { return max_chars_; }
+
+  /// The id of a word of one character.
+  TokenId character(char32_t cp) const;
+
+  /// Appends the ids of a word that has at most max_chars() characters.
+  void segment(std::string_view word, std::vector<TokenId>& ids) const;
+
+ private:
+  ByteTrie trie_;
+  ByteTrie::Node continuation_;
+  std::size_t vocab_size_, max_chars_;
+  TokenId unk_id_;
+};
+
+}  // namespace bgert
