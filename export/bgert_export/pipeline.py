@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import bgert
 from bgert.errors import BgertError
 from bgert.model_folder import Choice, FileEntry, GraphEntry, Manifest
 from bgert_export.checkpoint import Checkpoint, locate
-from bgert_export.errors import WriteError
+from bgert_export.errors import CheckpointError, VerificationError, WriteError
 from bgert_export.graphs import cpu
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
+from bgert_export.torch_reference import require_torch
+from bgert_export.verify import verify_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bgert.tokenizer_spec import TokenizerSpec
     from bgert_export.settings import Settings
 
     Progress = Callable[[str], None]
@@ -35,12 +39,17 @@ def export_checkpoint(
     progress: Progress | None,
 ) -> Manifest:
     """See `bgert_export.export`."""
-    say = progress or _silent
-    checkpoint = Checkpoint.open(locate(source, revision=revision, progress=progress))
-    settings = decide(checkpoint, options)
     from bgert.tokenizer_spec import TokenizerSpec
 
+    say = progress or _silent
+    if verify:
+        require_torch()
+    staging = Staging(destination, force=force)
+    staging.check()
+    checkpoint = Checkpoint.open(locate(source, revision=revision, progress=progress))
+    settings = decide(checkpoint, options)
     spec = TokenizerSpec.from_checkpoint(checkpoint.folder)
+    _check_vocabulary(spec, checkpoint)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
     if unused := checkpoint.network.weight_map.unused:
@@ -48,20 +57,50 @@ def export_checkpoint(
     if not verify:
         choices.append(Choice("verify", False, "asked for: the graph was not compared with PyTorch"))
     for choice in choices:
-        say(f"{choice.field}: {choice.value!r} ({choice.why})" if choice.value is not None else choice.why)
+        value = "" if choice.value is None else f" {choice.value!r}"
+        say(f"{choice.field}:{value} ({choice.why})")
     try:
-        with Staging(destination, force=force) as staging:
+        with staging:
             tokenizer = spec.write(staging.folder)
             say(f"writing {cpu.STEM}.onnx")
             graph = _write_graph(checkpoint, settings, staging.folder)
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graph)
             manifest.write(staging.folder)
+            if verify:
+                manifest = replace(manifest, graphs=[_verified(graph, staging.folder, checkpoint, progress)])
+                manifest.write(staging.folder)
             staging.commit()
     except BgertError:
         raise
     except OSError as error:
         raise WriteError(f"cannot write {destination}: {error.strerror}; nothing was left behind") from error
     return manifest
+
+
+def _verified(graph: GraphEntry, folder: Path, checkpoint: Checkpoint, progress: Progress | None) -> GraphEntry:
+    """The entry with its parity report.
+
+    Raises:
+        VerificationError: the graph is not equal to PyTorch.
+    """
+    report = verify_folder(folder, checkpoint, progress)[0]
+    if not report.passed:
+        raise VerificationError(
+            f"the exported graph differs from PyTorch, so nothing was written: {'; '.join(report.failures)}"
+        )
+    if progress is not None:
+        progress(report.summary())
+    return replace(graph, parity=report.parity)
+
+
+def _check_vocabulary(spec: TokenizerSpec, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError if a text could yield an id that has no embedding."""
+    rows = checkpoint.architecture.vocab_size
+    largest = max([len(spec.vocab) - 1, *(token.id for token in spec.added_tokens)])
+    if largest >= rows:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {largest}, but config.json has vocab_size {rows}: they do not belong together"
+        )
 
 
 def _silent(line: str) -> None:

@@ -44,7 +44,7 @@ class Staging:
         self._lock: int | None = None
 
     def __enter__(self) -> Staging:
-        self._check()
+        self.check()
         try:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
@@ -54,7 +54,7 @@ class Staging:
             raise WriteError(f"cannot write {self.destination}: {error.strerror or error}") from error
         try:
             self._recover()
-            self._check()  # again, now that nobody else can make it
+            self.check()  # again, now that nobody else can make it
             self.folder.mkdir()
         except OSError as error:
             self._release()
@@ -92,7 +92,8 @@ class Staging:
             self.folder.rename(self.destination)
         _flush(self.destination.parent)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise DestinationError if the destination exists and may not be replaced."""
         if not os.path.lexists(self.destination):
             return
         if not self._force:

@@ -1,0 +1,157 @@
+"""What the PyTorch checkpoint computes, through transformers, in float32: the truth that graphs are compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert_export.errors import CheckpointError, ExtraNotInstalledError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+__all__ = ["Tokens", "TorchReference", "require_torch"]
+
+# By name and not through AutoModel, which would ask whether to run code that a checkpoint brings.
+_CLASSES = {
+    ("bert", "encoder"): "BertModel",
+    ("bert", "reranker"): "BertForSequenceClassification",
+    ("xlm-roberta", "encoder"): "XLMRobertaModel",
+    ("xlm-roberta", "reranker"): "XLMRobertaForSequenceClassification",
+}
+_TOKEN_BUDGET = 4096
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One input of the model."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+
+
+def require_torch() -> None:
+    """Raise ExtraNotInstalledError unless what verification needs is installed."""
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise ExtraNotInstalledError(
+                f"verification needs {name}, which is not installed: pip install 'bgert[verify]', or pass --no-verify"
+            )
+
+
+class TorchReference:
+    """A checkpoint as transformers runs it.
+
+    Args:
+        folder: the checkpoint.
+        model_type: `bert` or `xlm-roberta`.
+        kind: `encoder` or `reranker`.
+        pooling: `cls` or `mean`; None for rerankers.
+        normalize: L2-normalise the pooled rows.
+    """
+
+    def __init__(self, folder: Path, *, model_type: str, kind: str, pooling: str | None, normalize: bool) -> None:
+        require_torch()
+        import torch
+        import transformers
+
+        self._torch = torch
+        self._pooling = pooling
+        self._normalize = normalize
+        self._known: dict[Tokens, Array] = {}
+        self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, float32"
+        extra: dict[str, Any] = {"add_pooling_layer": False} if kind == "encoder" else {}
+        with _quiet():
+            try:
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+                model = getattr(transformers, _CLASSES[model_type, kind]).from_pretrained(str(folder), **extra)
+            except Exception as error:  # transformers raises whatever its parts raise
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise CheckpointError(f"transformers cannot load {folder}: {reason}") from error
+        self._model = model.float().eval()  # half-precision checkpoints widen without loss
+
+    def tokenize(self, texts: Sequence[str], second: Sequence[str] | None, max_length: int) -> list[Tokens]:
+        """Inputs for texts, or for pairs; too long ones are cut, of pairs the longer side first."""
+        with _quiet():
+            encoded = self._tokenizer(
+                list(texts),
+                list(second) if second is not None else None,
+                truncation="longest_first",
+                max_length=max_length,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+            )
+        columns = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        return [Tokens(tuple(ids), tuple(types)) for ids, types in columns]
+
+    def run(self, inputs: Sequence[Tokens]) -> Array:
+        """float32[n, columns]: pooled vectors, or logits.
+
+        Raises:
+            CheckpointError: the checkpoint itself yields NaN or infinity.
+        """
+        todo = sorted({entry for entry in inputs if entry not in self._known}, key=lambda entry: len(entry.ids))
+        while todo:
+            count = max(1, _TOKEN_BUDGET // len(todo[-1].ids))
+            batch, todo = todo[-count:], todo[:-count]
+            for entry, row in zip(batch, self._forward(batch), strict=True):
+                self._known[entry] = row
+        rows = np.stack([self._known[entry] for entry in inputs])
+        if not np.isfinite(rows).all():
+            raise CheckpointError(
+                "the PyTorch checkpoint itself yields NaN or infinity: there is nothing to compare with"
+            )
+        return rows
+
+    def _forward(self, batch: Sequence[Tokens]) -> Array:
+        torch = self._torch
+        longest = max(len(entry.ids) for entry in batch)
+        pad = self._model.config.pad_token_id or 0
+        ids = torch.full((len(batch), longest), pad)
+        types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, entry in enumerate(batch):
+            count = len(entry.ids)
+            ids[row, :count] = torch.tensor(entry.ids)
+            types[row, :count] = torch.tensor(entry.types)
+            mask[row, :count] = 1
+        with torch.inference_mode(), _quiet():
+            output = self._model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+            if self._pooling is None:
+                result = output.logits
+            elif self._pooling == "cls":
+                result = output.last_hidden_state[:, 0]
+            else:
+                weights = mask[:, :, None].float()
+                result = (output.last_hidden_state * weights).sum(1) / weights.sum(1)
+            if self._normalize:
+                result = torch.nn.functional.normalize(result, dim=1)
+        rows: Array = result.float().numpy()
+        return rows
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No notices of transformers: what it says of unused heads is no news, and bars belong to the caller."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,346 @@
+"""Comparison of a model folder with the PyTorch checkpoint, through the public runtime.
+
+Token ids must be equal; vectors and logits must agree within the tolerances below. PyTorch runs first and is
+released before the engine loads, so both never are in memory together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert.errors import InvalidOptionError, TruncationWarning
+from bgert.model_folder import Manifest, Parity
+from bgert_export import verification_texts as built_in
+from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.torch_reference import TorchReference, require_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from bgert.model_folder import GraphEntry
+    from bgert_export.torch_reference import Tokens
+
+    Array = NDArray[np.float32]
+    Progress = Callable[[str], None]
+
+__all__ = ["TOLERANCES", "Report", "Tolerance", "verify_against", "verify_folder"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a graph of one kind and precision may differ by."""
+
+    max_abs_error: float
+    """Encoders: of components of vectors at length one (those that are not normalised are divided by the length of
+    PyTorch's). Rerankers: of raw logits."""
+    min_cosine: float | None = None
+
+
+TOLERANCES = {
+    ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
+    ("reranker", "fp32"): Tolerance(1e-4),
+}
+_TIE = 1e-5  # logits nearer than this may come in either order
+
+
+@dataclass
+class Report:
+    """The outcome for one graph."""
+
+    target: str
+    precision: str
+    passed: bool
+    failures: list[str]
+    """What failed, in words."""
+    parity: Parity
+    tolerance: Tolerance
+
+    def summary(self) -> str:
+        """A line or two for people."""
+        parity = self.parity
+        parts = [f"{parity.count} compared", f"max abs error {parity.max_abs_error:.2e}"]
+        if parity.min_cosine is not None:
+            parts.append(f"min cosine {parity.min_cosine:.9f}")
+        if parity.rank_agreement is not None:
+            parts.append(f"same order for {100 * parity.rank_agreement:g} % of queries")
+        verdict = "equal to" if self.passed else "DIFFERS from"
+        line = f"{self.target} {self.precision}: {verdict} {parity.reference} ({', '.join(parts)}; {parity.engine})"
+        return "\n  ".join([line, *self.failures])
+
+
+def verify_against(
+    folder: str | Path,
+    against: str | Path,
+    *,
+    revision: str | None = None,
+    texts_file: str | None = None,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
+
+    Raises:
+        BgertError: either side cannot be loaded, or the text file cannot be read.
+    """
+    require_torch()
+    manifest = Manifest.read(folder)
+    source = locate(against, revision=revision, progress=progress)
+    checkpoint = Checkpoint.open(source)
+    architecture = checkpoint.architecture
+    if (architecture.kind, architecture.num_labels) != (manifest.kind, manifest.num_labels) or (
+        manifest.dimensions not in (None, architecture.hidden_size)
+    ):
+        raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
+    groups = _file_groups(manifest, texts_file) if texts_file else _built_in_groups(manifest)
+    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress)
+
+
+def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
+    """Compare a model folder with the checkpoint it was just written from, on the built-in texts."""
+    manifest = Manifest.read(folder)
+    return _compare(folder, manifest, checkpoint, _built_in_groups(manifest), None, progress)
+
+
+@dataclass
+class _Group:
+    """Inputs that run together."""
+
+    name: str
+    texts: list[str]
+    max_length: int
+    second: list[str] | None = None
+    """Documents, for pairs."""
+    one_batch: bool = False
+    """Run as one batch in this order, instead of in batches of the runtime's choice."""
+    inputs: list[Tokens] = field(default_factory=list)
+    expected: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def _built_in_groups(manifest: Manifest) -> list[_Group]:
+    most = manifest.max_tokens
+    if manifest.kind == "reranker":
+        groups = [
+            _Group(f"query {number}", [query] * len(documents), most, documents)
+            for number, (query, documents) in enumerate(built_in.pairs())
+        ]
+        # The same pairs in one batch, where padding would be most of the work.
+        mixed = [(query, document) for query, documents in built_in.pairs() for document in documents[-4:]]
+        queries, documents = ([pair[side] for pair in mixed] for side in (0, 1))
+        groups.append(_Group("uneven batch", queries, most, documents, one_batch=True))
+        least = 6
+        long = built_in.long_text()
+        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(most, least)]
+        return groups + [_Group(f"length {n}", [query], n, [document]) for query, document, n in ladder]
+    groups = [_Group("mixed texts", built_in.mixed(), most)]
+    groups += [
+        _Group(f"uneven batch {number}", texts, most, one_batch=True)
+        for number, texts in enumerate(built_in.adversarial())
+    ]
+    words = built_in.long_text().split()
+    for number, n in enumerate(built_in.ladder_lengths(most)):
+        # One at a time, each with other words; two tokens are the special ones alone.
+        text = " ".join(words[number:]) if n > 2 else ""
+        groups.append(_Group(f"length {n}", [text], max(n, 3)))
+    return groups
+
+
+def _file_groups(manifest: Manifest, name: str) -> list[_Group]:
+    from bgert.text_files import read_texts
+
+    lines = list(read_texts(name))
+    if not lines:
+        raise InvalidOptionError(f"{name} holds no texts")
+    if manifest.kind == "encoder":
+        return [_Group("texts", lines, manifest.max_tokens)]
+    split = [line.split("\t", 1) for line in lines]
+    for number, parts in enumerate(split, 1):
+        if len(parts) != 2:
+            raise InvalidOptionError(f"{name}: line {number} has no tab between query and document")
+    by_query: dict[str, list[str]] = {}
+    for query, document in split:
+        by_query.setdefault(query, []).append(document)
+    return [
+        _Group(f"query {number}", [query] * len(documents), manifest.max_tokens, documents)
+        for number, (query, documents) in enumerate(by_query.items())
+    ]
+
+
+def _compare(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    groups: list[_Group],
+    texts_file: str | None,
+    progress: Progress | None,
+) -> list[Report]:
+    prefix = manifest.prompts.get(manifest.default_prompt or "", "")
+    count = sum(len(group.texts) for group in groups)
+    if progress is not None:
+        progress(f"verifying: PyTorch on {count} inputs")
+    reference = TorchReference(
+        checkpoint.folder,
+        model_type=checkpoint.architecture.model_type,
+        kind=manifest.kind,
+        pooling=manifest.pooling,
+        normalize=manifest.normalize,
+    )
+    described = reference.description
+    for group in groups:
+        group.inputs = reference.tokenize([prefix + text for text in group.texts], group.second, group.max_length)
+    rows = reference.run([entry for group in groups for entry in group.inputs])
+    del reference
+    for group in groups:
+        group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]
+    corpus = f"{count} inputs of {Path(texts_file).name}" if texts_file else built_in.description(count)
+    differences = _token_differences(folder, groups, prefix)
+    reports = []
+    for graph in manifest.graphs:
+        if graph.target != "cpu":
+            continue
+        if progress is not None:
+            progress(f"verifying: {graph.target} {graph.precision} on the same")
+        report = _compare_graph(folder, manifest, graph, groups, prefix, described, corpus)
+        report.failures[:0] = differences
+        report.passed = not report.failures
+        reports.append(report)
+    return reports
+
+
+def _token_differences(folder: Path, groups: list[_Group], prefix: str) -> list[str]:
+    from bgert.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    wrong: list[tuple[str, str]] = []
+    for group in groups:
+        batch = _encode(tokenizer, group, prefix)
+        for number, (first, last) in enumerate(zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False)):
+            expected = group.inputs[number]
+            same = np.array_equal(batch.ids[first:last], expected.ids)
+            if group.second is not None:
+                same = same and np.array_equal(batch.type_ids[first:last], expected.types)
+            if not same:
+                wrong.append((group.name, group.texts[number]))
+    if not wrong:
+        return []
+    name, text = wrong[0]
+    return [f"token ids of {len(wrong)} inputs differ from transformers', first in {name}: {_short(text)}"]
+
+
+def _encode(tokenizer: Any, group: _Group, prefix: str) -> Any:
+    texts = [prefix + text for text in group.texts]
+    if group.second is None:
+        return tokenizer.encode_batch(texts, max_length=group.max_length)
+    return tokenizer.encode_batch(texts, group.second, max_length=group.max_length)
+
+
+def _compare_graph(
+    folder: Path,
+    manifest: Manifest,
+    graph: GraphEntry,
+    groups: list[_Group],
+    prefix: str,
+    described: str,
+    corpus: str,
+) -> Report:
+    found, engine = _run_groups(folder, manifest, graph, groups, prefix)
+    errors, cosines = [], []
+    worst = (-1.0, "", "")
+    agreed: list[bool] = []
+    for group, rows in zip(groups, found, strict=True):
+        expected = group.expected.astype(np.float64)
+        scale = np.ones((len(expected), 1))
+        if manifest.kind == "encoder":
+            scale = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+            lengths = np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True), 1e-12)
+            cosines.append((expected / scale * (rows / lengths)).sum(1))
+        elif group.name.startswith("query"):
+            agreed.append(_same_order(expected[:, 0], rows[:, 0]))
+        error = np.abs((rows - expected) / scale).max(axis=1)
+        errors.append(error)
+        if error.max() > worst[0]:
+            worst = (float(error.max()), group.name, group.texts[int(error.argmax())])
+    cosine = np.concatenate(cosines) if cosines else None
+    parity = Parity(
+        reference=described,
+        corpus=corpus,
+        count=sum(len(error) for error in errors),
+        max_abs_error=float(np.concatenate(errors).max()),
+        min_cosine=None if cosine is None else float(cosine.min()),
+        mean_cosine=None if cosine is None else float(cosine.mean()),
+        rank_agreement=float(np.mean(agreed)) if agreed else None,
+        engine=engine,
+    )
+    tolerance = TOLERANCES[manifest.kind, graph.precision]
+    failures = []
+    if not parity.max_abs_error <= tolerance.max_abs_error:
+        failures.append(
+            f"max abs error {parity.max_abs_error:.2e} is above {tolerance.max_abs_error:g}, "
+            f"in {worst[1]}: {_short(worst[2])}"
+        )
+    if tolerance.min_cosine is not None and not (parity.min_cosine or 0.0) >= tolerance.min_cosine:
+        failures.append(f"min cosine {parity.min_cosine} is below {tolerance.min_cosine}")
+    if not all(agreed):
+        failures.append(f"the documents of {agreed.count(False)} of {len(agreed)} queries come in another order")
+    return Report(graph.target, graph.precision, not failures, failures, parity, tolerance)
+
+
+def _run_groups(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str
+) -> tuple[list[Array], str]:
+    """Outputs of every group, and the engine that made them."""
+    from bgert.backends import open_backend
+    from bgert.batching import PackedBatch
+    from bgert.tokenizer import Tokenizer
+
+    found: dict[int, Array] = {}
+    engine = ""
+    # One after the other: a large model is loaded once at a time.
+    model: Any = _open_model(folder, manifest.kind, graph.precision)
+    engine = model.engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        for number, group in enumerate(groups):
+            if group.one_batch:
+                continue
+            if group.second is None:
+                rows = model.encode(group.texts, max_length=group.max_length)
+            else:
+                rows = model.score(list(zip(group.texts, group.second, strict=True)), max_length=group.max_length)
+            found[number] = np.asarray(rows).reshape(len(group.texts), -1)
+    del model
+    if any(group.one_batch for group in groups):
+        tokenizer = Tokenizer.from_folder(folder)
+        backend = open_backend(
+            folder, manifest, device=graph.target, precision=graph.precision, threads=None, mode="throughput"
+        )
+        for number, group in enumerate(groups):
+            if group.one_batch:
+                batch = _encode(tokenizer, group, prefix)
+                found[number] = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+    return [found[number] for number in range(len(groups))], engine
+
+
+def _open_model(folder: Path, kind: str, precision: str) -> Any:
+    if kind == "encoder":
+        from bgert.encoder import Encoder
+
+        return Encoder(folder, device="cpu", precision=precision)
+    from bgert.reranker import Reranker
+
+    return Reranker(folder, device="cpu", precision=precision)
+
+
+def _same_order(expected: NDArray[np.float64], found: Array) -> bool:
+    """Whether sorting by `found` sorts `expected`, up to ties."""
+    ordered = expected[np.argsort(-found, kind="stable")]
+    return bool((np.diff(ordered) <= _TIE).all())
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
