@@ -73,7 +73,7 @@ def probe() -> Tables:
         settings: dict[str, Any] = dict.fromkeys(
             ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"), False
         )
-        return normalizers.BertNormalizer(**(settings | on)).normalize_str  # type: ignore[no-any-return]
+        return normalizers.BertNormalizer(**(settings | on)).normalize_str
 
     cleaner = bert(clean_text=True)
     for cp in code_points():
@@ -100,9 +100,7 @@ def probe() -> Tables:
     return Tables(flags, decomposition, lower, combining_classes(decompose, decomposition))
 
 
-def check_stripping(
-    strip: Callable[[str], str], decomposition: dict[int, str], flags: list[int]
-) -> None:
+def check_stripping(strip: Callable[[str], str], decomposition: dict[int, str], flags: list[int]) -> None:
     """Stripping must be decomposition followed by dropping the marks, for every character."""
     for cp, text in apply(strip).items():
         parts = decomposition.get(cp, chr(cp))
@@ -115,7 +113,7 @@ _TOKEN.add_tokens([AddedToken("\U000f0000", single_word=True, normalized=False)]
 
 
 def is_word(character: str) -> bool:
-    """Whether the regular expression `\\w` of `single_word` tokens matches the character."""
+    r"""Whether the regular expression `\w` of `single_word` tokens matches the character."""
     return len(_TOKEN.encode(character + "\U000f0000").ids) == 1 and character != "\U000f0000"
 
 

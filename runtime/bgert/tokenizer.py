@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from bgert.tokenizer_spec import TemplateSpec, TokenizerSpec, existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -53,7 +54,7 @@ class TokenBatch:
     def tolist(self) -> list[list[int]]:
         """The ids of each row as Python lists."""
         ids, cuts = self.ids.tolist(), self.cu_seqlens.tolist()
-        return [ids[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+        return [ids[start:stop] for start, stop in pairwise(cuts)]
 
 
 class Tokenizer:
@@ -155,7 +156,10 @@ class Tokenizer:
 
 def _build_model(spec: TokenizerSpec) -> _native.TextModel:
     """The native model of a spec's kind."""
-    tokens = [_native.AddedToken(**asdict(token)) for token in spec.added_tokens]
+    tokens = []
+    for token in spec.added_tokens:
+        flags = asdict(token)
+        tokens.append(_native.AddedToken(token_id=flags.pop("id"), **flags))
     return _native.WordPieceModel(spec.vocab, **asdict(spec.model), added_tokens=tokens)
 
 

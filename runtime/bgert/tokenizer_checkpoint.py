@@ -129,23 +129,24 @@ def read_checkpoint(folder: Path) -> TokenizerSpec:
 
 def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
     """What `transformers.BertTokenizer` makes of the folder."""
-    if checkpoint.tokenizer:
-        vocab = _read_vocab(checkpoint)
-    else:
-        vocab = read_vocab_txt(checkpoint.folder / VOCAB_NAME)
+    vocab = _read_vocab(checkpoint) if checkpoint.tokenizer else read_vocab_txt(checkpoint.folder / VOCAB_NAME)
     names = named_tokens(checkpoint.config, checkpoint.special_tokens_map)
+    known = set(vocab) - {""}
+    required = {}
     for name in ("unk_token", "cls_token", "sep_token"):
-        if names[name] is None or names[name].content not in vocab:
-            raise checkpoint.error(f"the vocabulary lacks the {name} {names[name] and names[name].content!r}")
+        token = names[name]
+        if token is None or token.content not in known:
+            raise checkpoint.error(f"the vocabulary lacks the {name} {token and token.content!r}")
+        required[name] = token.content
     model = WordPieceSettings(
-        unk_token=names["unk_token"].content,
+        unk_token=required["unk_token"],
         handle_chinese_chars=bool(checkpoint.flag("tokenize_chinese_chars", True)),
         strip_accents=checkpoint.flag("strip_accents", None),
         lowercase=bool(checkpoint.flag("do_lower_case", True)),
     )
     added = AddedVocabulary(vocab)
     add_from_config(added, checkpoint, names)
-    cls_id, sep_id = added.id_of(names["cls_token"].content), added.id_of(names["sep_token"].content)
+    cls_id, sep_id = added.id_of(required["cls_token"]), added.id_of(required["sep_token"])
     single, pair = bert_templates(cls_id, sep_id)
     _note_differences(checkpoint, model, (single, pair), vocab)
     return TokenizerSpec(
@@ -217,7 +218,9 @@ def _note_differences(
             raise checkpoint.error("normalizer")
         other = asdict(_read_model(checkpoint, normalizer))
     except ModelFolderError:
-        checkpoint.notes.append("tokenizer.json has another normalizer than BertTokenizer's, which is what AutoTokenizer uses")
+        checkpoint.notes.append(
+            "tokenizer.json has another normalizer than BertTokenizer's, which is what AutoTokenizer uses"
+        )
         other = asdict(model)
     for name, value in asdict(model).items():
         if other[name] != value:
@@ -230,8 +233,9 @@ def _note_differences(
     except ModelFolderError:
         same = False
     if not same:
-        checkpoint.notes.append("special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs")
+        checkpoint.notes.append(
+            "special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs"
+        )
     path = checkpoint.folder / VOCAB_NAME
     if path.exists() and [t.rstrip() for t in read_vocab_txt(path)] != [t.rstrip() for t in vocab]:
         checkpoint.notes.append(f"the vocabulary is tokenizer.json's, {VOCAB_NAME} differs")
-

@@ -130,9 +130,7 @@ class TokenizerSpec:
             kind=kind,
             model=build(WordPieceSettings, settings.get("model"), f"{where}.model"),
             vocab=read_vocab_txt(path / str(files[0])),
-            added_tokens=[
-                build(AddedTokenSpec, token, f"{where}.added_tokens[{i}]") for i, token in enumerate(tokens)
-            ],
+            added_tokens=[build(AddedTokenSpec, token, f"{where}.added_tokens[{i}]") for i, token in enumerate(tokens)],
             single=build(TemplateSpec, settings.get("single"), f"{where}.single"),
             pair=build(TemplateSpec, settings.get("pair"), f"{where}.pair"),
             max_length=max_length,

@@ -129,5 +129,9 @@ void bind_batch_encoder(nb::module_& module) {
              const bgert::Template& pair) { new (self) bgert::BatchEncoder(std::move(model), single, pair); },
           nb::arg("model"), nb::arg("single"), nb::arg("pair"))
       .def("encode", &encode, nb::arg("texts"), nb::arg("pairs").none(), nb::kw_only(), nb::arg("max_length").none(),
-           nb::arg("truncation"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"));
+           nb::arg("truncation"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"),
+           nb::sig("def encode(self, texts: collections.abc.Sequence[str], pairs: collections.abc.Sequence[str] | None, "
+                   "*, max_length: int | None, truncation: str, add_special_tokens: bool, split_special_tokens: bool, "
+                   "threads: int) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32], "
+                   "numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.bool_]]"));
 }

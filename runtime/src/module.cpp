@@ -23,7 +23,7 @@ NB_MODULE(_native, module) {
              bool lstrip, bool rstrip, bool normalized) {
             new (self) bgert::AddedToken{std::move(content), id, special, single_word, lstrip, rstrip, normalized};
           },
-          nb::kw_only(), nb::arg("content"), nb::arg("id"), nb::arg("special"), nb::arg("single_word"),
+          nb::kw_only(), nb::arg("content"), nb::arg("token_id"), nb::arg("special"), nb::arg("single_word"),
           nb::arg("lstrip"), nb::arg("rstrip"), nb::arg("normalized"));
 
   nb::class_<bgert::TextModel>(module, "TextModel").def_prop_ro("vocab_size", &bgert::TextModel::vocab_size);

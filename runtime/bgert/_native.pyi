@@ -1,0 +1,71 @@
+"""The tokenizer core of bgert. Use bgert.Tokenizer."""
+
+from collections.abc import Sequence
+
+import numpy
+import numpy.typing
+
+class AddedToken:
+    def __init__(
+        self,
+        *,
+        content: str,
+        token_id: int,
+        special: bool,
+        single_word: bool,
+        lstrip: bool,
+        rstrip: bool,
+        normalized: bool,
+    ) -> None: ...
+
+class TextModel:
+    @property
+    def vocab_size(self) -> int: ...
+
+class WordPieceModel(TextModel):
+    def __init__(
+        self,
+        vocab: Sequence[str],
+        *,
+        unk_token: str,
+        continuing_subword_prefix: str,
+        max_input_chars_per_word: int,
+        clean_text: bool,
+        handle_chinese_chars: bool,
+        strip_accents: bool | None,
+        lowercase: bool,
+        added_tokens: Sequence[AddedToken],
+    ) -> None: ...
+
+class Template:
+    def __init__(
+        self,
+        *,
+        prefix: Sequence[int],
+        middle: Sequence[int],
+        suffix: Sequence[int],
+        prefix_type: int,
+        first_type: int,
+        middle_type: int,
+        second_type: int,
+        suffix_type: int,
+    ) -> None: ...
+
+class BatchEncoder:
+    def __init__(self, model: TextModel, single: Template, pair: Template) -> None: ...
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        *,
+        max_length: int | None,
+        truncation: str,
+        add_special_tokens: bool,
+        split_special_tokens: bool,
+        threads: int,
+    ) -> tuple[
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.bool_],
+    ]: ...
