@@ -190,7 +190,7 @@ class Encoder(Model):
         for window in self._runner.windows(windows, self._tokenize(max_length)):
             rows = np.empty((len(window), columns), numpy_type)
             self._fill(rows, window, dimensions, dtype)
-            warn_truncated(window.truncated, max_length or self.max_length, stacklevel=2)
+            warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
             yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens))
 
     def _encode(

@@ -79,8 +79,8 @@ class Model:
     def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
         """Raise InvalidOptionError unless the model takes it and a token of text fits beside the special ones."""
         if max_length is not None:
-            least = self.tokenizer.special_tokens(pair=pair) + 1
-            check_whole("max_length", max_length, least, self.max_length)
+            special = self.tokenizer.pair_special_tokens if pair else self.tokenizer.special_tokens
+            check_whole("max_length", max_length, special + 1, self.max_length)
 
 
 def check_whole(name: str, value: object, least: int, most: int | None) -> None:

@@ -162,7 +162,7 @@ class Manifest:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             what = "upgrade bgert" if newer else _REEXPORT
             raise ModelFolderError(f"{path} has schema version {version!r}, this bgert reads {SCHEMA_VERSION}: {what}")
-        manifest = _build(cls, raw, str(path))
+        manifest: Manifest = _build(cls, raw, str(path))
         for entry in manifest.files():
             _check_name(entry.name, path)
         for name in manifest.tokenizer.get("files", []):

@@ -95,7 +95,8 @@ def shorten(vectors: NDArray[np.float32], dimensions: int | None, normalize: boo
     vectors = vectors[:, :dimensions]
     if not normalize:
         return vectors
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    return vectors / np.maximum(lengths, np.float32(1e-12))
 
 
 def convert(vectors: NDArray[np.float32], dtype: str) -> NDArray[Any]:

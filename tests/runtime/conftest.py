@@ -73,9 +73,7 @@ def tokenizer_json_of(vocab, **normalizer):
             "type": "TemplateProcessing",
             "single": [special("[CLS]"), text("A"), special("[SEP]")],
             "pair": [special("[CLS]"), text("A"), special("[SEP]"), text("B", 1), special("[SEP]", 1)],
-            "special_tokens": {
-                t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in ("[CLS]", "[SEP]") if t in ids
-            },
+            "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in ("[CLS]", "[SEP]") if t in ids},
         },
         "decoder": None,
         "model": {

@@ -27,11 +27,8 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _truncation_is_expected():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bgert.TruncationWarning)
-        yield
+# Some of TEXTS are longer than the model; the warning has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::bgert.TruncationWarning")
 
 
 def test_equals_sentence_transformers(encoder, demo_checkpoint):

@@ -150,9 +150,7 @@ def test_random_settings_vocabularies_and_added_tokens(rng):
                 continue
             patterns.add(pattern)
             names = ("special", "lstrip", "rstrip", "single_word")
-            added.append(
-                AddedToken(content, normalized=normalized, **{name: rng.random() < 0.4 for name in names})
-            )
+            added.append(AddedToken(content, normalized=normalized, **{name: rng.random() < 0.4 for name in names}))
         theirs.add_tokens(added)
         names = ("content", "special", "single_word", "lstrip", "rstrip", "normalized")
         specs = [

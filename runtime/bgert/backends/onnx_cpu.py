@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,9 @@ class OnnxCpuBackend:
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns]."""
         if self._pid != os.getpid() and self._intra_op_threads > 1:
-            self._open()  # the thread pool did not survive the fork
+            # The thread pool did not survive the fork, and the old session would wait for it: never destroy it.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._open()
         layout = _Layout(batch)
         feeds = {name: feed(layout) for name, feed in self._feeds.items()}
         output: NDArray[np.float32] = self._session.run(None, feeds)[0]
@@ -99,7 +102,8 @@ class _Layout:
     def padded_rows(self) -> NDArray[np.int32]:
         """int32[B, S]; padding repeats the last row of its own text, so that no text reads another's."""
         offsets = np.minimum(np.arange(self.longest, dtype=np.int32), self.lengths[:, None] - 1)
-        return self.starts[:, None] + offsets
+        rows: NDArray[np.int32] = self.starts[:, None] + offsets
+        return rows
 
     def packed_slots(self) -> NDArray[np.int32]:
         first_slot = np.arange(len(self.lengths), dtype=np.int32) * np.int32(self.longest)
