@@ -96,7 +96,8 @@ def shorten(vectors: NDArray[np.float32], dimensions: int | None, normalize: boo
     if not normalize:
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    return vectors / np.maximum(lengths, np.float32(1e-12))
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return unit
 
 
 def convert(vectors: NDArray[np.float32], dtype: str) -> NDArray[Any]:
