@@ -113,6 +113,10 @@ def read_checkpoint(folder: Path) -> TokenizerSpec:
         raise checkpoint.error(f"there is neither tokenizer.json nor {VOCAB_NAME}, so no tokenizer to read")
     if checkpoint.config.get("truncation_side", "right") != "right":
         raise checkpoint.error("tokenizer_config.json: truncation_side is not 'right', which bgert does not do")
+    if checkpoint.config.get("split_special_tokens"):
+        raise checkpoint.error(
+            "tokenizer_config.json: split_special_tokens is set: remove it and pass split_special_tokens=True instead"
+        )
     name = checkpoint.class_name
     model_type = checkpoint.model_type
     if name in BERT_CLASSES and model_type in ("WordPiece", None):

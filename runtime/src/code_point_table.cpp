@@ -28,8 +28,15 @@ CodePointTable::CodePointTable(const BertNormalizer* normalizer, const WordPiece
   std::unordered_map<std::uint32_t, std::uint16_t> uniform;  // pages that repeat one entry are stored once
   for (char32_t number = 0; number < index_.size(); ++number) {
     Page page;
+    const std::uint8_t* flags = unicode::all_flags() + (number << 8);
+    constexpr auto kOwnEntry = unicode::kVaries | unicode::kIdeograph | unicode::kPunctuation;
+    const bool alike = (flags[0] & kOwnEntry) == 0 && std::equal(flags + 1, flags + page.size(), flags);
     for (char32_t low = 0; low < page.size(); ++low) {
       const char32_t cp = number << 8 | low;
+      if (alike && low > 0) {
+        page[low] = page[0];
+        continue;
+      }
       page[low] = normalizer != nullptr ? normalized(cp, *normalizer, wordpiece) : plain(cp, wordpiece);
     }
     const bool same = std::all_of(page.begin(), page.end(), [&page](Entry e) { return e == page[0]; });
@@ -60,14 +67,14 @@ Entry CodePointTable::normalized(char32_t cp, const BertNormalizer& normalizer, 
   if (normalizer.clean_text && (flags & unicode::kDropped) != 0) return make(kDrop);
   if (normalizer.clean_text && (flags & unicode::kSpaced) != 0) return make(kBreak);
   if (strip && unicode::is_hangul(cp)) return make(kHangul);
-  if (strip && needs_order(cp)) return make(kOrder);
+  const bool varies = (flags & unicode::kVaries) != 0;
+  if (strip && varies && needs_order(cp)) return make(kOrder);
 
   // Normalise without the spaces around an ideograph: the action kWord stands for them.
   BertNormalizer steps = normalizer;
   steps.clean_text = steps.handle_chinese_chars = false;
-  const bool unchanged = (flags & unicode::kMark) == 0 && unicode::lower(cp) == cp && unicode::decomposition(cp).empty();
   std::string bytes;
-  if (unchanged) {
+  if (!varies && (flags & unicode::kMark) == 0) {
     append_utf8(cp, bytes);
   } else {
     char raw[4];

@@ -23,8 +23,6 @@ struct CombiningRange {
 
 #include "unicode_tables.inc"
 
-constexpr char32_t kEnd = 0x110000;
-
 /// The compact arrays spread out for constant-time look-ups.
 class Lookup {
  public:
@@ -37,11 +35,18 @@ class Lookup {
     for (std::size_t i = 0; i < std::size(kDecompositions);) {
       const std::size_t length = kDecompositions[i + 1];
       decompositions_.emplace(kDecompositions[i], std::u32string_view(kDecompositions + i + 2, length));
+      flags_[kDecompositions[i]] |= kVaries;
       i += 2 + length;
+    }
+    for (char32_t cp = kHangulFirst; cp <= kHangulLast; ++cp) flags_[cp] |= kVaries;
+    for (const LowerCase& entry : kLowerCases) flags_[entry.from] |= kVaries;
+    flags_[kCapitalIWithDot] |= kVaries;
+    for (const CombiningRange& range : kCombiningRanges) {
+      for (char32_t cp = range.first; cp <= range.last; ++cp) flags_[cp] |= kVaries;
     }
   }
 
-  std::uint8_t flags(char32_t cp) const { return flags_[cp]; }
+  const std::uint8_t* flags() const { return flags_.data(); }
 
   std::u32string_view decomposition(char32_t cp) const {
     const auto found = decompositions_.find(cp);
@@ -60,7 +65,7 @@ const Lookup& lookup() {
 
 }  // namespace
 
-std::uint8_t flags(char32_t cp) { return cp < kEnd ? lookup().flags(cp) : std::uint8_t{0}; }
+const std::uint8_t* all_flags() { return lookup().flags(); }
 
 std::u32string_view decomposition(char32_t cp) {
   return cp < kDecompositions[0] ? std::u32string_view() : lookup().decomposition(cp);

@@ -14,14 +14,20 @@ enum Flag : std::uint8_t {
   kPunctuation = 16,
   kWhitespace = 32,
   kWord = 64,        ///< matched by the regular expression \w
+  kVaries = 128,     ///< has a decomposition, a lower case or a combining class
 };
 
 constexpr char32_t kHangulFirst = 0xAC00;
 constexpr char32_t kHangulLast = 0xD7A3;
 constexpr bool is_hangul(char32_t cp) { return cp >= kHangulFirst && cp <= kHangulLast; }
 
+constexpr char32_t kEnd = 0x110000;
+
+/// Bits of Flag for every code point below kEnd.
+const std::uint8_t* all_flags();
+
 /// Bits of Flag.
-std::uint8_t flags(char32_t cp);
+inline std::uint8_t flags(char32_t cp) { return cp < kEnd ? all_flags()[cp] : std::uint8_t{0}; }
 
 /// Full canonical decomposition, empty if the code point is its own; Hangul syllables are left to `decompose_hangul`.
 std::u32string_view decomposition(char32_t cp);
