@@ -47,15 +47,15 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
         DownloadError: the hub cannot be reached or refuses.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() and str(source):  # an empty string is a slip, not the working folder
         if (path / MANIFEST_NAME).is_file() and not (path / "config.json").is_file():
             raise CheckpointError(f"{path} is a model folder that bgert wrote: export the checkpoint it came from")
         return Source(path)
-    if path.exists():
+    if path.is_file():
         raise CheckpointError(f"{path} is a file: pass the checkpoint's folder")
     text = str(source)
     if isinstance(source, Path) or not _HUB_ID.fullmatch(text) or text.startswith("~"):
-        raise ModelNotFoundError(f"no such checkpoint folder: {source}")
+        raise ModelNotFoundError(f"no such checkpoint folder: {text!r}")
     from bgert_export.hub import download
 
     return download(text, revision=revision, progress=progress)

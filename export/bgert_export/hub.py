@@ -40,43 +40,50 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
 
     Raises:
         ModelNotFoundError: the hub has no such repository or revision.
-        DownloadError: the hub cannot be reached, needs a login, or failed.
+        DownloadError: the hub cannot be reached, needs a login, or failed, and the cache has no copy.
     """
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
+    hub = constants.ENDPOINT
     where = f"{repository} at {revision}" if revision else repository
+    problem = "it is switched off (HF_HUB_OFFLINE)"
     try:
-        if constants.HF_HUB_OFFLINE:
-            patterns = [*SMALL_FILES, SAFETENSORS, SAFETENSORS_INDEX, _SHARDS, TORCH]
-        else:
-            files = HfApi().list_repo_files(repository, revision=revision)
-            patterns = [*SMALL_FILES, *_weight_files(files, where)]
-            if progress is not None:
-                progress(f"downloading {where} from {constants.ENDPOINT}")
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        if not constants.HF_HUB_OFFLINE:
+            try:
+                files = [entry.rfilename for entry in HfApi().model_info(repository, revision=revision).siblings or []]
+                if progress is not None:
+                    progress(f"downloading {where} from {hub}")
+                patterns = [*SMALL_FILES, *_weight_files(files, where)]
+                folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+                return Source(folder, hub_id=repository, revision=folder.name)
+            except Exception as error:
+                if not _is_transport(error):
+                    raise
+                problem = _first_line(error)
+        # The weights are left out here: of their several forms the cache holds one, and opening them will tell.
+        cached = snapshot_download(
+            repository, revision=revision, allow_patterns=list(SMALL_FILES), local_files_only=True
+        )
+        if progress is not None:
+            progress(f"taking {where} from the cache, as the hub {hub} is not reached: {problem}")
+        return Source(Path(cached), hub_id=repository, revision=Path(cached).name)
     except errors.GatedRepoError:
         raise DownloadError(
-            f"{repository} is gated: accept its terms on {constants.ENDPOINT}/{repository} and log in with "
+            f"{repository} is gated: accept its terms on {hub}/{repository} and log in with "
             "`hf auth login` (or set HF_TOKEN)"
         ) from None
     except errors.RevisionNotFoundError:
-        raise ModelNotFoundError(f"{repository} has no revision {revision!r} on {constants.ENDPOINT}") from None
+        raise ModelNotFoundError(f"{repository} has no revision {revision!r} on {hub}") from None
     except errors.RepositoryNotFoundError:
         raise ModelNotFoundError(
-            f"there is no folder {repository} here and no model of this name on {constants.ENDPOINT} "
+            f"there is no folder {repository} here and no model of this name on {hub} "
             "(or it is private: log in with `hf auth login`)"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+    except errors.LocalEntryNotFoundError:
         raise DownloadError(
-            f"there is no folder {repository} here, and {where} is neither in the cache nor to be had: the hub "
-            f"{constants.ENDPOINT} is {'switched off (HF_HUB_OFFLINE)' if constants.HF_HUB_OFFLINE else 'not reached'}"
+            f"there is no folder {repository} here, {where} is not in the cache, and the hub {hub} is not reached: "
+            f"{problem}"
         ) from None
-    except Exception as error:
-        if not _is_transport(error):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DownloadError(f"cannot download {where} from {constants.ENDPOINT}: {reason}") from error
-    return Source(folder, hub_id=repository, revision=folder.name)
 
 
 def _weight_files(files: list[str], where: str) -> list[str]:
@@ -91,5 +98,15 @@ def _weight_files(files: list[str], where: str) -> list[str]:
 
 
 def _is_transport(error: Exception) -> bool:
-    """Whether it came from the network or the file system, whichever HTTP library this huggingface_hub uses."""
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "requests", "urllib3")
+    """Whether the network or the server failed, and not the request; huggingface_hub changed HTTP libraries twice."""
+    from huggingface_hub import errors
+
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
+        return False
+    library = type(error).__module__.split(".")[0]
+    return isinstance(error, (OSError, errors.HfHubHTTPError)) or library.startswith(("httpx", "requests", "urllib3"))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

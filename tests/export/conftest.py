@@ -27,7 +27,7 @@ def vocabulary():
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     tokens += letters + [f"##{letter}" for letter in letters if letter.isalnum()]
-    return tokens + WORDS.split() + sorted(set(CHINESE))
+    return list(dict.fromkeys(tokens + WORDS.split() + sorted(set(CHINESE))))
 
 
 def config_of(**changes):
