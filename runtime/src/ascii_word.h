@@ -4,24 +4,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
-#include "word_cache.h"
+#include "word_key.h"
 
 namespace bgert {
-
-/// Eight bytes as a number whose lowest byte is the first.
-inline std::uint64_t load_eight(const char* p) {
-  std::uint64_t value;
-  std::memcpy(&value, p, sizeof value);
-  if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-  return value;
-}
-
-inline void store_eight(std::uint64_t value, char* p) {
-  if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-  std::memcpy(p, &value, sizeof value);
-}
 
 /// The letters and digits at the start of eight bytes.
 struct AlnumRun {
@@ -57,13 +43,6 @@ inline std::size_t ascii_word(const char* p, WordKey& key) {
   const AlnumRun high = alnum_run<kLowercase>(load_eight(p + 8));
   key.high = high.bytes;
   return 8 + high.length;
-}
-
-/// Packs up to 16 bytes that hold no NUL.
-inline WordKey pack_word(const char* p, std::size_t length) {
-  char bytes[WordCache::kMaxBytes] = {};
-  std::memcpy(bytes, p, length);
-  return {load_eight(bytes), load_eight(bytes + 8)};
 }
 
 }  // namespace bgert

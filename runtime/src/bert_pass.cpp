@@ -75,10 +75,10 @@ template <bool kLowercase>
 const char* BertPass<kLowercase>::short_word(const char* p, const char* end) {
   WordKey key;
   std::size_t length;
-  if (end - p >= static_cast<std::ptrdiff_t>(WordCache::kMaxBytes)) {
+  if (end - p >= static_cast<std::ptrdiff_t>(WordKey::kMaxBytes)) {
     length = ascii_word<kLowercase>(p, key);
   } else {
-    char padded[WordCache::kMaxBytes] = {};
+    char padded[WordKey::kMaxBytes] = {};
     std::memcpy(padded, p, static_cast<std::size_t>(end - p));
     length = ascii_word<kLowercase>(padded, key);
   }
@@ -94,24 +94,32 @@ void BertPass<kLowercase>::look_up(const WordKey& key, std::string_view bytes, s
   if (entry->key != key) {
     entry = &set.ways[1];
     if (entry->key != key) {
-      char unpacked[WordCache::kMaxBytes];
-      if (bytes.empty()) {  // an ASCII word: it is in the key alone
-        store_eight(key.low, unpacked);
-        store_eight(key.high, unpacked + 8);
-        bytes = {unpacked, chars};
-      }
-      std::vector<TokenId>& pieces = scratch_.pieces;
-      pieces.clear();
-      segment(bytes, chars, pieces);
-      if (pieces.size() > WordCache::kMaxIds) {
-        push_long(pieces);
-        return;
-      }
-      entry = &WordCache::insert(set, key, pieces.data(), pieces.size());
+      entry = insert(set, key, bytes, chars);
+      if (entry == nullptr) return;
     }
   }
   std::memcpy(block_ + filled_, entry->ids, sizeof entry->ids);
   filled_ += entry->count;
+}
+
+/// Finds the ids of a word that is not in the cache; null if they are too many for it and were taken at once.
+template <bool kLowercase>
+const WordCache::Entry* BertPass<kLowercase>::insert(WordCache::Set& set, const WordKey& key, std::string_view bytes,
+                                                     std::size_t chars) {
+  if (chars <= wordpiece_.max_chars()) {
+    if (const TokenId id = wordpiece_.whole_word(key); id >= 0) return &WordCache::insert(set, key, &id, 1);
+  }
+  char unpacked[WordKey::kMaxBytes];
+  if (bytes.empty()) {  // an ASCII word: it is in the key alone
+    key.unpack(unpacked);
+    bytes = {unpacked, chars};
+  }
+  std::vector<TokenId>& pieces = scratch_.pieces;
+  pieces.clear();
+  segment(bytes, chars, pieces);
+  if (pieces.size() <= WordCache::kMaxIds) return &WordCache::insert(set, key, pieces.data(), pieces.size());
+  push_long(pieces);
+  return nullptr;
 }
 
 /// Builds a word character by character, up to what ends it.
@@ -208,9 +216,9 @@ void BertPass<kLowercase>::finish_word() {
   if (chars_ == 0) return;
   if (filled_ >= kBlock) spill();
   const std::string_view word = scratch_.word;
-  if (word.size() <= WordCache::kMaxBytes && chars_ <= wordpiece_.max_chars() &&
+  if (word.size() <= WordKey::kMaxBytes && chars_ <= wordpiece_.max_chars() &&
       word.find('\0') == std::string_view::npos) {
-    look_up(pack_word(word.data(), word.size()), word, chars_);
+    look_up(WordKey::pack(word.data(), word.size()), word, chars_);
   } else {
     scratch_.pieces.clear();
     segment(word, chars_, scratch_.pieces);

@@ -44,6 +44,7 @@ class BertPass {
   void add_plain(std::string_view text);
   void add(std::string_view bytes, std::size_t chars);
   void finish_word();
+  const WordCache::Entry* insert(WordCache::Set& set, const WordKey& key, std::string_view bytes, std::size_t chars);
   void look_up(const WordKey& key, std::string_view bytes, std::size_t chars);
   void segment(std::string_view bytes, std::size_t chars, std::vector<TokenId>& pieces) const;
   void push_long(const std::vector<TokenId>& pieces);

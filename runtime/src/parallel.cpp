@@ -4,7 +4,6 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -32,8 +31,8 @@ void parallel_for(std::size_t count, std::size_t threads,
   try {
     helpers.reserve(wanted);
     while (helpers.size() + 1 < wanted) helpers.emplace_back(guarded);
-  } catch (const std::system_error&) {
-    // The system gives no more threads; those there are do the work.
+  } catch (const std::exception&) {
+    // The system gives no more threads or memory for them; those there are do the work.
   }
   guarded();
   for (std::thread& helper : helpers) helper.join();

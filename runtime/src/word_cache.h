@@ -1,25 +1,18 @@
 // A small two-way cache from short words to their ids, for one thread.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "text_model.h"
+#include "word_key.h"
 
 namespace bgert {
 
-/// A word of 1 to 16 bytes without NUL, padded with zeros; all zeros marks a free entry.
-struct WordKey {
-  std::uint64_t low = 0, high = 0;
-  friend bool operator==(const WordKey&, const WordKey&) = default;
-};
-
 class WordCache {
  public:
-  static constexpr std::size_t kMaxBytes = 16;
   static constexpr std::size_t kMaxIds = 3;
 
   struct alignas(32) Entry {
@@ -34,8 +27,7 @@ class WordCache {
   WordCache() : sets_(std::size_t{1} << kBits) {}
 
   Set& set(const WordKey& key) {
-    const std::uint64_t mixed = (key.low ^ std::rotl(key.high * kMultiplier, 29)) * kMultiplier;
-    return sets_[static_cast<std::size_t>(mixed >> (64 - kBits))];
+    return sets_[static_cast<std::size_t>(key.hash() >> (64 - kBits))];
   }
 
   /// Stores ids in the place of the entry that was stored first.
@@ -50,7 +42,6 @@ class WordCache {
 
  private:
   static constexpr unsigned kBits = 12;
-  static constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15ULL;
   std::vector<Set> sets_;
 };
 

