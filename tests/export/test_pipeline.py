@@ -1,0 +1,306 @@
+"""Export end to end: what is written, and what is left when it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import bgert_export
+from bgert.model_folder import Manifest, verify_files
+from bgert_export import export
+from bgert_export.errors import (
+    CheckpointError,
+    DestinationError,
+    ExtraNotInstalledError,
+    VerificationError,
+    WriteError,
+)
+
+
+@pytest.fixture
+def checkpoint(make_checkpoint, sentence_transformers_files):
+    return make_checkpoint(files=sentence_transformers_files("mean", prompts={"query": "query "}))
+
+
+def nothing_in(folder):
+    return [path.name for path in folder.iterdir() if path.name not in ("checkpoint",)] == []
+
+
+def test_a_verified_export(checkpoint, tmp_path):
+    lines = []
+    returned = export(checkpoint, tmp_path / "out", progress=lines.append)
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest == returned
+    verify_files(tmp_path / "out", manifest.files())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        ["manifest.json", *(entry.name for entry in manifest.files())]
+    )
+    (graph,) = manifest.graphs
+    assert (graph.target, graph.precision, graph.output) == ("cpu", "fp32", "embeddings")
+    assert (graph.opset, graph.ir_version) == ({"ai.onnx": 17, "com.microsoft": 1}, 8)
+    assert graph.parity.count > 200
+    assert graph.parity.max_abs_error < 5e-6
+    assert graph.parity.min_cosine > 0.9999999
+    assert graph.parity.reference.startswith("transformers ")
+    assert graph.parity.engine.startswith("onnxruntime ")
+    assert (manifest.pooling, manifest.normalize, manifest.dimensions) == ("mean", True, 64)
+    assert manifest.prompts == {"query": "query "}
+    assert manifest.source["path"] == str(checkpoint)
+    said = {choice.field for choice in manifest.choices}
+    assert {"pooling", "normalize", "prompts", "max_tokens"} <= said
+    assert all(any(line.startswith(f"{name}:") for line in lines) for name in said)
+
+
+def test_it_runs_in_the_runtime_and_matches_sentence_transformers(checkpoint, tmp_path):
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from bgert import Encoder
+
+    export(checkpoint, tmp_path / "out", verify=False)
+    texts = ["copy a file", "", "今天", "the list of everything " * 30, "query"]
+    peer = SentenceTransformer(str(checkpoint), device="cpu")
+    encoder = Encoder(tmp_path / "out")
+    with pytest.warns(UserWarning, match="1 of 5 inputs"):
+        found = encoder.encode(texts)
+    np.testing.assert_allclose(found, peer.encode(texts, show_progress_bar=False), atol=2e-6)
+    np.testing.assert_allclose(
+        encoder.encode_queries(texts[:3]), peer.encode_query(texts[:3], show_progress_bar=False), atol=2e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_checkpoints(make_checkpoint, make_config, make_weights, tmp_path, dtype):
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {
+        name: torch.from_numpy(value).to(getattr(torch, dtype)) for name, value in make_weights(make_config()).items()
+    }
+    folder = make_checkpoint(config=make_config(torch_dtype=dtype), weights={})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    manifest = export(folder, tmp_path / "out", pooling="cls", normalize=True)
+    assert manifest.graphs[0].parity.max_abs_error < 1e-5
+
+
+def test_a_task_models_checkpoint_with_old_names(make_checkpoint, make_config, make_weights, tmp_path):
+    import numpy as np
+
+    weights = {
+        "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in make_weights(make_config()).items()
+    }
+    weights["cls.predictions.bias"] = np.zeros(3, np.float32)
+    folder = make_checkpoint(config=make_config(architectures=["BertForMaskedLM"]), weights=weights)
+    manifest = export(folder, tmp_path / "out", pooling="mean", normalize=False, verify=False)
+    (choice,) = [choice for choice in manifest.choices if choice.field == "unused_weights"]
+    assert choice.value == ["cls.predictions.bias"]
+
+
+def test_not_verified_is_written_down(checkpoint, tmp_path):
+    manifest = export(checkpoint, tmp_path / "out", verify=False)
+    assert manifest.graphs[0].parity is None
+    assert any(choice.field == "verify" and choice.value is False for choice in manifest.choices)
+
+
+def test_a_wrong_graph_is_not_written(checkpoint, tmp_path, monkeypatch):
+    from bgert_export.network import Network
+
+    folded = Network.attention_output_bias
+    monkeypatch.setattr(Network, "attention_output_bias", lambda self, layer: folded(self, layer) * 1.1)
+    with pytest.raises(VerificationError, match="nothing was written: max abs error"):
+        export(checkpoint, tmp_path / "out")
+    assert nothing_in(tmp_path)
+
+
+def test_a_checkpoint_of_nan_is_not_written(make_checkpoint, make_config, make_weights, tmp_path):
+    weights = make_weights(make_config())
+    weights["encoder.layer.0.output.dense.weight"][0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="itself yields NaN"):
+        export(make_checkpoint(weights=weights), tmp_path / "out", pooling="cls", normalize=True)
+    assert nothing_in(tmp_path)
+
+
+def test_a_vocabulary_that_is_too_large(make_checkpoint, make_config, tmp_path):
+    folder = make_checkpoint(config=make_config(vocab_size=50))
+    with pytest.raises(CheckpointError, match=r"the tokenizer has ids up to .* vocab_size 50"):
+        export(folder, tmp_path / "out", pooling="cls", normalize=True, verify=False)
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers"])
+def test_verification_needs_its_extra(checkpoint, tmp_path, monkeypatch, name):
+    hide(monkeypatch, name)
+    with pytest.raises(ExtraNotInstalledError, match=rf"needs {name}.*'bgert\[verify\]', or pass --no-verify"):
+        export(checkpoint, tmp_path / "out")
+    assert nothing_in(tmp_path)
+    export(checkpoint, tmp_path / "out", verify=False)
+
+
+@pytest.mark.parametrize("name", ["onnx", "huggingface_hub", "onnxruntime"])
+def test_export_needs_its_extra(checkpoint, tmp_path, monkeypatch, name):
+    hide(monkeypatch, name)
+    with pytest.raises(ExtraNotInstalledError, match=rf"needs {name}.*'bgert\[export\]'"):
+        export(checkpoint, tmp_path / "out")
+
+
+def hide(monkeypatch, name):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *rest: None if wanted == name else find(wanted))
+
+
+def test_importing_export_is_light():
+    code = "import sys, bgert_export, bgert_export.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "onnx", "onnxruntime", "huggingface_hub"} & set(done.stdout.split())
+    assert bgert_export.__all__ == ["export"]
+
+
+# What follows stops exports for real, in processes of their own.
+
+SLOW = """
+import sys, time
+from bgert_export.graphs import builder
+from bgert.cli import main
+add = builder.GraphBuilder.weight
+pause = float(sys.argv[1])
+def slowly(self, *arguments):
+    name = add(self, *arguments)
+    self._data.flush()
+    if "layer.1" in name:
+        print("in the middle", flush=True)
+        time.sleep(pause)
+        builder.GraphBuilder.weight = add
+    return name
+builder.GraphBuilder.weight = slowly
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def start(checkpoint, tmp_path):
+    """Starts an export that stops for `pause` seconds in the middle of writing its weights."""
+    started = []
+
+    def starter(pause=60.0, destination="out"):
+        arguments = ["export", str(checkpoint), "-o", str(tmp_path / destination), "--no-verify"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOW, str(pause), *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield starter
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def in_the_middle(process):
+    assert process.stdout.readline() == "in the middle\n", process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(start, tmp_path, number):
+    process = start()
+    in_the_middle(process)
+    assert (tmp_path / ".out.bgert-export.tmp" / "cpu-fp32.onnx.data").stat().st_size > 0
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert nothing_in(tmp_path)
+
+
+def test_killed_and_exported_again(start, checkpoint, tmp_path):
+    process = start()
+    in_the_middle(process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / ".out.bgert-export.tmp").is_dir()
+    export(checkpoint, tmp_path / "out", verify=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
+    verify_files(tmp_path / "out", Manifest.read(tmp_path / "out").files())
+
+
+def test_two_processes_one_folder(start, checkpoint, tmp_path):
+    first = start(pause=1.0)
+    in_the_middle(first)
+    with pytest.raises(DestinationError, match=rf"another export \(process {first.pid}\) is writing"):
+        export(checkpoint, tmp_path / "out", verify=False)
+    with pytest.raises(DestinationError, match="another export"):
+        export(checkpoint, tmp_path / "out", verify=False, force=True)
+    output, errors = first.communicate(timeout=30)
+    assert first.returncode == 0, errors
+    assert "not verified" in output
+    verify_files(tmp_path / "out", Manifest.read(tmp_path / "out").files())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
+
+
+def test_many_processes_start_at_once(start, tmp_path):
+    processes = [start(pause=0.2) for _ in range(3)]
+    codes = sorted(process.communicate(timeout=60) and process.returncode for process in processes)
+    assert codes[0] == 0
+    assert set(codes[1:]) == {2}
+    verify_files(tmp_path / "out", Manifest.read(tmp_path / "out").files())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
+
+
+def test_the_disk_is_full(checkpoint, tmp_path):
+    """A limit on file size stands for the disk: the write fails in the same place with the same kind of error."""
+    code = (
+        "import resource, sys; from bgert.cli import main; import bgert_export.pipeline;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["export", str(checkpoint), "-o", str(tmp_path / "out"), "--no-verify"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr.splitlines()[-1]
+    assert "nothing was left behind" in done.stderr
+    assert nothing_in(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting needs root")
+def test_a_small_file_system_is_full(checkpoint, tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mount], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    try:
+        with pytest.raises(WriteError, match="No space left on device"):
+            export(checkpoint, mount / "out", verify=False)
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_memory_stays_below_the_weights_and_a_half(make_checkpoint, make_config, make_weights, tmp_path):
+    """160 MB of half-precision weights; blocks are read, widened and written one at a time."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    config = make_config(vocab_size=60_000, hidden_size=512, intermediate_size=2048, num_hidden_layers=16)
+    weights = {name: value.astype(np.float16) for name, value in make_weights(config).items()}
+    folder = make_checkpoint(config=config, weights={})
+    save_file(weights, folder / "model.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
+    del weights
+    code = (
+        "import re, sys, json; from bgert_export import export, pipeline;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]);"
+        "before = peak();"
+        "export(sys.argv[1], sys.argv[2], pooling='cls', normalize=True, verify=False);"
+        "print(json.dumps([before, peak()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "out")], capture_output=True, text=True, check=True
+    )
+    before, peak = json.loads(done.stdout)
+    assert peak * 1024 < 1.5 * size
+    print(f"{size / 1e6:.0f} MB of weights, peak {peak / 1e3:.0f} MB, of which imports {before / 1e3:.0f} MB")
