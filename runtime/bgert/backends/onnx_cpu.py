@@ -64,6 +64,8 @@ class OnnxCpuBackend:
         options.intra_op_num_threads = self._intra_op_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # A memory pattern is kept for every shape that was ever run: with packed batches that never ends.
+        options.enable_mem_pattern = False
         # The fused kernel is several times slower than Add + LayerNormalization on the CPU.
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
         if self._intra_op_threads > 1:
