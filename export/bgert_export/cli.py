@@ -61,7 +61,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Export, saying on stderr what was chosen and why."""
     from bgert_export import export
 
-    with _terminated_as_exit():
+    with _signals_unwind():
         manifest = export(
             args.source,
             args.output,
@@ -105,15 +105,16 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that what was half written is removed."""
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that what was half written is removed."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

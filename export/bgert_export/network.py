@@ -54,12 +54,13 @@ class Network:
         return self.architecture.type_vocab_size if self.architecture.kind == "reranker" else 1
 
     def position_table(self) -> Array:
-        """float32[token_types * max_tokens, H]: row `t * max_tokens + p` is position p plus token type t.
+        """float32[token_types * P, H]: row `t * P + p` is row p of the positions plus row t of the token types.
 
-        Positions start at 0 here, also for XLM-RoBERTa.
+        BERT: P is max_tokens, and p the position from 0. XLM-RoBERTa: P is max_tokens + 1; row 0 is for padding, and
+        positions count from 1.
         """
         positions = self.read("embeddings.position_embeddings.weight").astype(np.float64)
-        positions = positions[self.architecture.position_offset :]
+        positions = positions[max(0, self.architecture.position_offset - 1) :]
         rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[: self.token_types]
         return (rows[:, None, :] + positions).reshape(-1, positions.shape[1]).astype(np.float32)
 

@@ -49,6 +49,7 @@ _ODD = [
     "mixed العربية and English עברית in one",
     "cafe\u0301 café CAFÉ ﬁ Å Å",
     "[CLS] literal [SEP] specials [MASK] </s> <s>",
+    "padding <pad> written <pad><pad> out [PAD]",
     "x" * 300,
     "http://example.org/a/b?c=d&e=%20f#g user@example.org",
     "3.14159 1,000,000 0x1F 12:30:59 2024-02-29 ½ ² ①",

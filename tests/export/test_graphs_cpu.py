@@ -63,6 +63,45 @@ def test_xlm_roberta_encoder(tmp_path, make_config, make_network, float64_bert, 
         assert np.abs(row - expected).max() < 2e-6
 
 
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_xlm_roberta_equals_transformers_with_padding_tokens_inside(
+    tmp_path, make_config, make_network, feeds_of, open_session, kind
+):
+    """Who writes `<pad>` into a text moves the positions of what follows; checked against transformers itself."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification, XLMRobertaModel
+
+    config = make_config(
+        model_type="xlm-roberta",
+        architectures=["XLMRobertaModel" if kind == "encoder" else "XLMRobertaForSequenceClassification"],
+        pad_token_id=1,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=None if kind == "encoder" else 2,
+    )
+    network = make_network(config=config)
+    settings = XLMRobertaConfig(**config, attn_implementation="eager")
+    encoder = kind == "encoder"
+    peer = (
+        XLMRobertaModel(settings, add_pooling_layer=False) if encoder else XLMRobertaForSequenceClassification(settings)
+    )
+    names = [name if encoder or name.startswith("classifier") else f"roberta.{name}" for name in weights_of(network)]
+    state = {name: torch.from_numpy(value) for name, value in zip(names, weights_of(network).values(), strict=True)}
+    missing, unexpected = peer.eval().load_state_dict(state, strict=False)
+    assert (set(missing) - {"embeddings.position_ids"}, unexpected) == (set(), [])
+    texts = [[0, 9, 1, 7, 2], [0, 1, 1, 2], [1, 1, 1, 1], [0, 5, 6, 7, 8, 9, 2], [0] + [5, 1] * 34 + [2]]
+    if encoder:
+        written = write(network, tmp_path, "mean", normalize=False)
+    else:
+        written = cpu.write_reranker(network, tmp_path, version="1")
+    (found,) = open_session(tmp_path).run(None, feeds_of(texts, written.inputs))
+    for ids, row in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            output = peer(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)))
+        expected = output.last_hidden_state[0].mean(0) if encoder else output.logits[0]
+        assert np.abs(row - expected.numpy()).max() < 5e-6 * max(1, np.linalg.norm(expected))
+
+
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
 def test_reranker_equals_the_oracle(

@@ -41,9 +41,10 @@ def test_xlm_roberta_positions_start_after_padding(make_network, make_config):
     config = make_config(model_type="xlm-roberta", architectures=["XLMRobertaModel"], pad_token_id=1, type_vocab_size=1)
     network = make_network(config=config)
     table = network.position_table()
-    assert table.shape == (70, 64)
-    row = wide(network, "embeddings.position_embeddings.weight")[2]
-    np.testing.assert_allclose(table[0], row + wide(network, "embeddings.token_type_embeddings.weight")[0], rtol=1e-6)
+    assert table.shape == (71, 64)  # the padding row, then 70 positions
+    rows = wide(network, "embeddings.position_embeddings.weight")[1:]
+    type_row = wide(network, "embeddings.token_type_embeddings.weight")[0]
+    np.testing.assert_allclose(table, rows + type_row, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("layer", range(3))

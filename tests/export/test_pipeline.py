@@ -205,7 +205,7 @@ def in_the_middle(process):
     assert process.stdout.readline() == "in the middle\n", process.stderr.read()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(start, tmp_path, number):
     process = start()
     in_the_middle(process)

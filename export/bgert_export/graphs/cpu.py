@@ -128,15 +128,41 @@ class _Body:
         table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table])
         index = self._positions
+        if net.architecture.model_type == "xlm-roberta":
+            index = self._positions_without_padding()
         if net.token_types > 1:
             types = b.input("token_type_ids", INT32, ["tokens"])
-            stride = b.constant("embeddings.type_stride", np.array(net.architecture.max_tokens, np.int32))
+            stride = b.constant("embeddings.type_stride", np.array(len(table) // net.token_types, np.int32))
             first = b.node("Mul", [types, stride], "embeddings.first_position")
             index = b.node("Add", [first, index], "embeddings.index")
         word_rows = b.node("Gather", [self._weight("embeddings.word_embeddings.weight"), self._ids], "embeddings.words")
         position_rows = b.node("Gather", [positions, index], "embeddings.positions")
         total = b.node("Add", [word_rows, position_rows], "embeddings.sum")
         return self._layer_norm(total, "embeddings.LayerNorm")
+
+    def _positions_without_padding(self) -> str:
+        """Rows of XLM-RoBERTa's position table, which does not count padding tokens.
+
+        They occur in a packed text only where someone wrote `<pad>` into it. As transformers'
+        `create_position_ids_from_input_ids`: tokens count from 1, padding tokens have row 0.
+        """
+        b = self._b
+        pad = b.constant("positions.pad", np.array(self._net.architecture.pad_token_id, np.int32))
+        is_pad = b.node("Equal", [self._ids, pad], "positions.is_pad")
+        counted = b.node(
+            "Cast", [b.node("Not", [is_pad], "positions.counts")], "positions.one", attributes={"to": INT32}
+        )
+        zero, one = (b.constant(f"positions.{n}", np.array(n, np.int64)) for n in (0, 1))
+        so_far = b.node("CumSum", [counted, zero], "positions.so_far")
+        before = b.node("Sub", [so_far, counted], "positions.before")
+        # A token's text starts as many rows before it as its position says.
+        count = b.node("Squeeze", [b.node("Shape", [self._ids], "positions.shape")], "positions.count")
+        rows = b.node("Range", [zero, count, one], "positions.rows")
+        rows = b.node("Cast", [rows], "positions.rows.int32", attributes={"to": INT32})
+        starts = b.node("Sub", [rows, self._positions], "positions.starts")
+        earlier = b.node("Gather", [before, starts], "positions.earlier")
+        position = b.node("Sub", [so_far, earlier], "positions.position")
+        return b.node("Mul", [position, counted], "positions.index")
 
     def _layer(self, rows: str, layer: int) -> str:
         """One transformer layer over every token, [T, H] to [T, H]."""
