@@ -89,6 +89,7 @@ void AddedTokens::Cursor::search() {
     if (token.lstrip) token_start_ = std::max(trailing_space(text_.substr(0, found.start)), done_);
     std::size_t stop = found.stop;
     if (token.rstrip) stop += leading_space(text_.substr(stop));
+    if (stop <= token_start_) continue;  // a token of whitespace, which the one before stripped
     token_ = {text_.substr(token_start_, stop - token_start_), token.id};
     pending_ = true;
     return;

@@ -194,3 +194,13 @@ def test_golden_ids_of_published_vocabularies(shared_data, name):
     actual = ours.encode_batch([row["t"] for row in rows], truncation="do_not_truncate").tolist()
     for row, got in zip(rows, actual, strict=True):
         assert got == row["ids"], ascii(row["t"])
+
+
+def test_whitespace_tokens_that_a_neighbour_strips(demo_checkpoint, write_checkpoint, tmp_path):
+    body = json.loads((demo_checkpoint / "tokenizer.json").read_text()) | {"truncation": None, "padding": None}
+    flags = {"special": False, "single_word": False, "lstrip": True, "rstrip": True, "normalized": False}
+    size = len(body["model"]["vocab"])
+    body["added_tokens"] += [{"id": size, "content": "\r"} | flags, {"id": size + 1, "content": "<x>"} | flags]
+    folder = write_checkpoint(tmp_path, [], tokenizer=body, vocab_txt=False)
+    texts = ["a \r b", " \r \r(b", "\r \r", "a <x> b", "<x> <x>", " \r", "a\r\rb"]
+    assert_same(Tokenizer.from_folder(folder), Reference.from_file(str(folder / "tokenizer.json")), texts)
