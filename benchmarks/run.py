@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bgert.cpu_count import available_cpus
-
+import tokenizer as tokenizer_benchmark
 from bgert.bench import bench, report
+from bgert.cpu_count import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,16 +65,14 @@ def commit() -> str:
 
 def main() -> int:
     """Run both measurements; print them and write the JSON."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import tokenizer as tokenizer_benchmark
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="model folder")
     parser.add_argument("--against", required=True, help="its checkpoint")
     parser.add_argument("--texts", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokenizer", action="append", default=[], help="arguments for benchmarks/tokenizer.py")
-    parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument("--corpora", help="as in benchmarks/tokenizer.py")
+    parser.add_argument("--chinese", help="as in benchmarks/tokenizer.py")
+    parser.add_argument("--output", type=Path, help="JSON to write, results/DATE-MACHINE.json for the README")
     args = parser.parse_args()
     encoder = bench(
         args.folder,
@@ -86,7 +84,9 @@ def main() -> int:
         threads=None,
     )
     print(report(encoder))
-    tokenizer = tokenizer_benchmark.measure(args.tokenizer)
+    tokenizer = tokenizer_benchmark.measure(
+        [f"--{name}={value}" for name in ("corpora", "chinese") if (value := getattr(args, name)) is not None]
+    )
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),

@@ -21,6 +21,7 @@ __all__ = ["docstrings", "sample_texts"]
 _SKIPPED = {
     "test",
     "tests",
+    "distutils",
     "idlelib",
     "lib2to3",
     "turtledemo",
