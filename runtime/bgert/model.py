@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from bgert.backends import open_backend
 from bgert.errors import InvalidOptionError, ModelFolderError, TruncationWarning
+from bgert.hub import locate
 from bgert.model_folder import Manifest, verify_files
 from bgert.results import RunInfo
 from bgert.runner import Runner
@@ -18,6 +18,7 @@ from bgert.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -43,7 +44,7 @@ class Model:
         mode: str,
         split_special_tokens: bool,
     ) -> None:
-        folder = Path(path)
+        folder = locate(path)
         self.manifest = Manifest.read(folder)
         columns = self.manifest.dimensions if kind == "encoder" else self.manifest.num_labels
         if self.manifest.kind != kind or columns is None:

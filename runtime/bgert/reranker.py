@@ -27,7 +27,7 @@ class Reranker(Model):
     """A cross-encoder loaded from a folder that `bgert export` wrote.
 
     Args:
-        path: the model folder.
+        path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
         device: `auto` or `cpu`. A device that cannot run the model is an error, never replaced in silence.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
         threads: cores to use; None for all that the process may use (affinity and cgroup limit).
@@ -36,7 +36,7 @@ class Reranker(Model):
             they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
 
     Raises:
-        ModelNotFoundError: there is no such folder.
+        ModelNotFoundError: there is no such folder, here or on the hub.
         ModelFolderError: the folder is not a model of this kind or version.
         IntegrityError: a file was truncated or changed after export.
         EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
