@@ -12,7 +12,7 @@ from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.model_folder import MANIFEST_NAME, Manifest
-from bgert.tokenizer_spec import TemplateSpec, TokenizerSpec, existing_folder
+from bgert.tokenizer_spec import TemplateSpec, TokenizerSpec, UnigramSettings, existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,6 +160,8 @@ def _build_model(spec: TokenizerSpec) -> _native.TextModel:
     for token in spec.added_tokens:
         flags = asdict(token)
         tokens.append(_native.AddedToken(token_id=flags.pop("id"), **flags))
+    if isinstance(spec.model, UnigramSettings):
+        return _native.UnigramModel(spec.model.data, added_tokens=tokens)
     return _native.WordPieceModel(spec.vocab, **asdict(spec.model), added_tokens=tokens)
 
 
