@@ -2,12 +2,15 @@
 
 `transformers.XLMRobertaTokenizer` (version 5) always splits at whitespace and puts U+2581 before each word; of
 `tokenizer.json` it uses the vocabulary, the charsmap and the added tokens, and the id of the unknown token is 3.
+It reads scores as Python does. `tokenizers` alone reads them less exactly, which decides some ties, so a checkpoint of
+a class that leaves the file to `tokenizers` is read with `rust_float`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
@@ -20,7 +23,7 @@ from bgert.unigram_file import pack
 if TYPE_CHECKING:
     from bgert.tokenizer_checkpoint import Checkpoint
 
-__all__ = ["MODEL_NAME", "read_unigram_json", "read_xlm_roberta"]
+__all__ = ["MODEL_NAME", "read_unigram_json", "read_xlm_roberta", "rust_float"]
 
 MODEL_NAME = "sentencepiece.bpe.model"
 XLMR_TOKENS = {
@@ -85,7 +88,7 @@ def read_unigram_json(checkpoint: Checkpoint) -> TokenizerSpec:
     steps = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else [normalizer]
     if normalizer and (not isinstance(steps, list) or [_type_of(step) for step in steps] != ["Precompiled"]):
         raise checkpoint.error("tokenizer.json: normalizer is not a Precompiled charsmap alone")
-    vocab, scores = _read_vocab(checkpoint)
+    vocab, scores = _read_vocab(checkpoint, rounded=True)
     added = AddedVocabulary(vocab)
     added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
     if checkpoint.config:
@@ -113,9 +116,32 @@ def _spec(
     )
 
 
-def _read_vocab(checkpoint: Checkpoint) -> tuple[list[str], list[float]]:
-    """Pieces and scores of the `model` section."""
+def rust_float(text: str) -> float:
+    """A JSON number as serde_json reads it without its feature `float_roundtrip`: at times the neighbour of the nearest.
+
+    Its digits are gathered in 64 bits, those that do not fit are ignored, then one power of ten is applied.
+    """
+    mantissa, _, power = text.lower().lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits, exponent = int(whole), int(power or 0)
+    for digit in fraction:
+        longer = digits * 10 + int(digit)
+        if longer >= 1 << 64:
+            break
+        digits, exponent = longer, exponent - 1
+    value = float(digits)
+    while value and exponent < -308:
+        value, exponent = value / 1e308, exponent + 308
+    value = value * float(f"1e{exponent}") if exponent >= 0 else value / float(f"1e{-exponent}")
+    return -value if text.startswith("-") else value
+
+
+def _read_vocab(checkpoint: Checkpoint, *, rounded: bool = False) -> tuple[list[str], list[float]]:
+    """Pieces and scores of the `model` section, the scores as Python reads them or `rounded` as `tokenizers` does."""
     raw = checkpoint.section("model").get("vocab")
+    if rounded:
+        text = (checkpoint.folder / "tokenizer.json").read_bytes()
+        raw = json.loads(text, parse_float=rust_float)["model"].get("vocab")
     if not isinstance(raw, list) or not raw:
         raise checkpoint.error("tokenizer.json: model.vocab is not a list of pieces with scores")
     for index, item in enumerate(raw):
