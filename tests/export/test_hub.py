@@ -54,7 +54,8 @@ class Hub(BaseHTTPRequestHandler):
         if commit is None:
             self.reply(404, b"Revision not found", X_Error_Code="RevisionNotFound")
             return
-        info = {"_id": "1", "id": "org/model", "modelId": "org/model", "sha": commit, "private": False, "tags": []}
+        info = {"_id": "1", "id": "org/model", "modelId": "org/model", "sha": commit, "private": False}
+        info |= {"tags": [], "downloads": 0, "likes": 0}
         info["siblings"] = [{"rfilename": name} for name in self.server.files]
         self.reply(200, json.dumps(info).encode(), Content_Type="application/json")
 
