@@ -37,6 +37,9 @@ class WordPieceModel(TextModel):
         added_tokens: Sequence[AddedToken],
     ) -> None: ...
 
+class UnigramModel(TextModel):
+    def __init__(self, data: bytes, *, added_tokens: Sequence[AddedToken]) -> None: ...
+
 class Template:
     def __init__(
         self,

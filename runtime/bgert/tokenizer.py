@@ -12,7 +12,7 @@ from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.model_folder import MANIFEST_NAME, Manifest
-from bgert.tokenizer_spec import TemplateSpec, TokenizerSpec, existing_folder
+from bgert.tokenizer_spec import TemplateSpec, TokenizerSpec, UnigramSettings, existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRUNCATIONS", "TokenBatch", "Tokenizer"]
 
-TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
+TRUNCATIONS = ("longest_first", "only_first", "only_second", "flag_embedding", "do_not_truncate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,8 @@ class Tokenizer:
             pairs: the second texts, as many; None for single texts.
             max_length: tokens a row may have, special tokens counted; None for the tokenizer's own `max_length`.
             truncation: what to cut when a row is too long: `longest_first`, `only_first`, `only_second`, or
-                `do_not_truncate`, which ignores `max_length`.
+                `flag_embedding` (the first text to 3/4 of `max_length`, then as `only_second`), or `do_not_truncate`,
+                which ignores `max_length`.
             add_special_tokens: put special tokens around the texts.
             split_special_tokens: treat special tokens that occur in a text as plain text.
             threads: cores to use; None for all that the process may use.
@@ -127,7 +128,7 @@ class Tokenizer:
 
         Raises:
             InvalidTextError: `texts` or `pairs` is no list of str, an item is no str or holds a lone surrogate, or
-                `only_first` or `only_second` cannot bring a pair under `max_length`.
+                a strategy other than `longest_first` cannot bring a pair under `max_length`.
             InvalidOptionError: an option has a value that is not allowed.
         """
         _check_list(texts, "texts")
@@ -137,8 +138,8 @@ class Tokenizer:
                 raise InvalidTextError(f"pairs has {len(pairs)} items, texts has {len(texts)}: pass as many of each")
         if truncation not in TRUNCATIONS:
             raise InvalidOptionError(f"unknown truncation {truncation!r}: use one of {', '.join(TRUNCATIONS)}")
-        if truncation == "only_second" and pairs is None:
-            raise InvalidOptionError("truncation 'only_second' needs pairs: use 'longest_first' for single texts")
+        if truncation in ("only_second", "flag_embedding") and pairs is None:
+            raise InvalidOptionError(f"truncation {truncation!r} needs pairs: use 'longest_first' for single texts")
         limit = _whole("max_length", max_length, 0)
         cores = _whole("threads", threads, 1)
         return TokenBatch(
@@ -160,6 +161,8 @@ def _build_model(spec: TokenizerSpec) -> _native.TextModel:
     for token in spec.added_tokens:
         flags = asdict(token)
         tokens.append(_native.AddedToken(token_id=flags.pop("id"), **flags))
+    if isinstance(spec.model, UnigramSettings):
+        return _native.UnigramModel(spec.model.data, added_tokens=tokens)
     return _native.WordPieceModel(spec.vocab, **asdict(spec.model), added_tokens=tokens)
 
 

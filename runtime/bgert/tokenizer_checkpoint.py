@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
-CLASS_OF_MODEL_TYPE = {"bert": "BertTokenizer", "distilbert": "BertTokenizer", "electra": "BertTokenizer"}
+CLASS_OF_MODEL_TYPE = {
+    "bert": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
 BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+XLMR_CLASS = "XLMRobertaTokenizer"
 PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
 
 
@@ -108,9 +114,14 @@ class Checkpoint:
 
 def read_checkpoint(folder: Path) -> TokenizerSpec:
     """The spec of a checkpoint folder, see `TokenizerSpec.from_checkpoint`."""
+    # Not at the top: reading BERT's needs none of it.
+    from bgert.unigram_checkpoint import MODEL_NAME, read_unigram_json, read_xlm_roberta
+
     checkpoint = Checkpoint.load(folder)
-    if not checkpoint.tokenizer and not (folder / VOCAB_NAME).exists():
-        raise checkpoint.error(f"there is neither tokenizer.json nor {VOCAB_NAME}, so no tokenizer to read")
+    if not checkpoint.tokenizer and not any((folder / name).exists() for name in (VOCAB_NAME, MODEL_NAME)):
+        raise checkpoint.error(
+            f"there is neither tokenizer.json nor {VOCAB_NAME} nor {MODEL_NAME}, so no tokenizer to read"
+        )
     if checkpoint.config.get("truncation_side", "right") != "right":
         raise checkpoint.error("tokenizer_config.json: truncation_side is not 'right', which bgert does not do")
     if checkpoint.config.get("split_special_tokens"):
@@ -119,6 +130,10 @@ def read_checkpoint(folder: Path) -> TokenizerSpec:
         )
     name = checkpoint.class_name
     model_type = checkpoint.model_type
+    if name == XLMR_CLASS and model_type in ("Unigram", None):
+        return read_xlm_roberta(checkpoint)
+    if name in PLAIN_CLASSES and model_type == "Unigram":
+        return read_unigram_json(checkpoint)
     if name in BERT_CLASSES and model_type in ("WordPiece", None):
         return _read_bert(checkpoint)
     if name in PLAIN_CLASSES and model_type == "WordPiece":
@@ -126,7 +141,7 @@ def read_checkpoint(folder: Path) -> TokenizerSpec:
     if name in PLAIN_CLASSES and model_type is None:
         checkpoint.notes.append("no file names a tokenizer class; vocab.txt is read as BertTokenizer's")
         return _read_bert(checkpoint)
-    if name in PLAIN_CLASSES or name in BERT_CLASSES:
+    if name in PLAIN_CLASSES or name in BERT_CLASSES or name == XLMR_CLASS:
         raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
     raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
 

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from bgert.errors import ModelFolderError, ModelNotFoundError
 
-__all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "WordPieceSettings"]
+__all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
 
 VOCAB_NAME = "vocab.txt"
+UNIGRAM_NAME = "unigram.bin"
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
 
 T = TypeVar("T")
@@ -64,12 +65,20 @@ class WordPieceSettings:
 
 
 @dataclass(frozen=True)
+class UnigramSettings:
+    """A SentencePiece Unigram model with its charsmap."""
+
+    data: bytes = field(repr=False)
+    """What `unigram.bin` holds, see `bgert.unigram_file`."""
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """Everything needed to build the native tokenizer."""
 
     kind: str
-    """`wordpiece`."""
-    model: WordPieceSettings
+    """`wordpiece` or `unigram`."""
+    model: WordPieceSettings | UnigramSettings
     vocab: list[str]
     """Tokens by id; the empty string stands for an id that no text yields."""
     added_tokens: list[AddedTokenSpec]
@@ -95,18 +104,18 @@ class TokenizerSpec:
 
     def write(self, folder: str | Path) -> dict[str, Any]:
         """Write the vocabulary into a model folder and return the manifest's `tokenizer` section."""
-        for index, token in enumerate(self.vocab):
-            if "\n" in token or "\r" in token:
-                raise ModelFolderError(f"vocabulary: token {index} holds a line break, which {VOCAB_NAME} cannot")
-        text = "".join(token + "\n" for token in self.vocab)
-        (Path(folder) / VOCAB_NAME).write_bytes(text.encode())
+        if isinstance(self.model, UnigramSettings):
+            name, content, model = UNIGRAM_NAME, self.model.data, {}
+        else:
+            name, content, model = VOCAB_NAME, vocab_txt(self.vocab), asdict(self.model)
+        (Path(folder) / name).write_bytes(content)
         settings = {
-            "model": asdict(self.model),
+            "model": model,
             "added_tokens": [asdict(token) for token in self.added_tokens],
             "single": asdict(self.single),
             "pair": asdict(self.pair),
         }
-        return {"kind": self.kind, "settings": settings, "files": [VOCAB_NAME]}
+        return {"kind": self.kind, "settings": settings, "files": [name]}
 
     @classmethod
     def read(cls, folder: str | Path, section: dict[str, Any], max_length: int | None = None) -> TokenizerSpec:
@@ -117,7 +126,7 @@ class TokenizerSpec:
         """
         path = Path(folder)
         kind = section.get("kind")
-        if kind != "wordpiece":
+        if kind not in ("wordpiece", "unigram"):
             raise ModelFolderError(f"{path}: tokenizer kind {kind!r} is unknown to this bgert: upgrade bgert")
         settings, files = section.get("settings"), section.get("files")
         if not isinstance(settings, dict) or not isinstance(files, list) or len(files) != 1:
@@ -126,10 +135,16 @@ class TokenizerSpec:
         if not isinstance(tokens, list):
             raise ModelFolderError(f"{path}: tokenizer.settings.added_tokens is not a list")
         where = f"{path}: tokenizer.settings"
+        model: WordPieceSettings | UnigramSettings
+        if kind == "unigram":
+            model, vocab = read_unigram(path / str(files[0]))
+        else:
+            model = build(WordPieceSettings, settings.get("model"), f"{where}.model")
+            vocab = read_vocab_txt(path / str(files[0]))
         return cls(
             kind=kind,
-            model=build(WordPieceSettings, settings.get("model"), f"{where}.model"),
-            vocab=read_vocab_txt(path / str(files[0])),
+            model=model,
+            vocab=vocab,
             added_tokens=[build(AddedTokenSpec, token, f"{where}.added_tokens[{i}]") for i, token in enumerate(tokens)],
             single=build(TemplateSpec, settings.get("single"), f"{where}.single"),
             pair=build(TemplateSpec, settings.get("pair"), f"{where}.pair"),
@@ -150,6 +165,33 @@ def existing_folder(folder: str | Path) -> Path:
     if not path.is_dir():
         raise ModelFolderError(f"{path} is a file; pass the folder that holds it")
     return path
+
+
+def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
+    """The settings that a `unigram.bin` holds, and its pieces by id.
+
+    Raises:
+        ModelFolderError: the file is missing or is none.
+    """
+    # Not at the top: a WordPiece tokenizer needs none of it.
+    from bgert.unigram_file import pieces
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return UnigramSettings(data), pieces(data)
+    except ValueError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def vocab_txt(vocab: list[str]) -> bytes:
+    """The content of a `vocab.txt`."""
+    for index, token in enumerate(vocab):
+        if "\n" in token or "\r" in token:
+            raise ModelFolderError(f"vocabulary: token {index} holds a line break, which {VOCAB_NAME} cannot")
+    return "".join(token + "\n" for token in vocab).encode()
 
 
 def read_vocab_txt(path: Path) -> list[str]:

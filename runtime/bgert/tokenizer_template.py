@@ -9,7 +9,7 @@ from bgert.tokenizer_spec import TemplateSpec
 if TYPE_CHECKING:
     from bgert.tokenizer_checkpoint import Checkpoint
 
-__all__ = ["bert_templates", "read_templates"]
+__all__ = ["bert_templates", "read_templates", "roberta_templates"]
 
 
 def bert_templates(cls_id: int, sep_id: int) -> tuple[TemplateSpec, TemplateSpec]:
@@ -17,6 +17,14 @@ def bert_templates(cls_id: int, sep_id: int) -> tuple[TemplateSpec, TemplateSpec
     return (
         TemplateSpec(prefix=[cls_id], suffix=[sep_id]),
         TemplateSpec(prefix=[cls_id], middle=[sep_id], suffix=[sep_id], second_type=1, suffix_type=1),
+    )
+
+
+def roberta_templates(cls_id: int, sep_id: int) -> tuple[TemplateSpec, TemplateSpec]:
+    """`<s> A </s>` and `<s> A </s> </s> B </s>`, all of type 0."""
+    return (
+        TemplateSpec(prefix=[cls_id], suffix=[sep_id]),
+        TemplateSpec(prefix=[cls_id], middle=[sep_id, sep_id], suffix=[sep_id]),
     )
 
 
@@ -37,10 +45,7 @@ def read_templates(checkpoint: Checkpoint) -> tuple[TemplateSpec, TemplateSpec]:
             raise checkpoint.error(f"tokenizer.json: post_processor needs cls and sep with ids for {kind}") from None
         if kind == "BertProcessing":
             return bert_templates(cls_id, sep_id)
-        return (
-            TemplateSpec(prefix=[cls_id], suffix=[sep_id]),
-            TemplateSpec(prefix=[cls_id], middle=[sep_id, sep_id], suffix=[sep_id]),
-        )
+        return roberta_templates(cls_id, sep_id)
     if kind != "TemplateProcessing":
         raise checkpoint.error(f"tokenizer.json: post_processor.type {kind!r} is not supported")
     try:

@@ -75,6 +75,9 @@ class Job {
         room_(options.truncation == Truncation::kNone || options.max_length == kUnlimited
                   ? kUnlimited
                   : options.max_length - layout.size()),
+        most_first_(options.truncation == Truncation::kFlagEmbedding && options.max_length != kUnlimited
+                        ? options.max_length / 4 * 3 + options.max_length % 4 * 3 / 4
+                        : kUnlimited),
         model_options_{room_, options.split_special_tokens},
         threads_(std::min(options.threads, (bytes_of(texts) + bytes_of(pairs)) / kThreadBytes + 1)) {}
 
@@ -103,6 +106,7 @@ class Job {
   Texts texts_, pairs_;
   Truncation truncation_;
   std::size_t room_;
+  std::size_t most_first_;  // tokens that a first text may have before the pair is looked at
   EncodeOptions model_options_;
   std::size_t threads_;
 
@@ -157,7 +161,7 @@ void Job::encode_pair(std::size_t row, Scratch& scratch, Ids& second, Ids& out) 
   const Encoded& first = queries_[query_of_row_[row]];
   second.clear();
   model_.encode(pairs_[row], model_options_, scratch, second);
-  std::size_t first_count = first.count;
+  std::size_t first_count = std::min(first.count, most_first_);
   std::size_t second_count = second.size();
   if (truncation_ == Truncation::kLongestFirst && room_ % 2 == 1 && first_count > room_ && second_count > room_) {
     // Counts that stopped early cannot be compared.

@@ -9,4 +9,5 @@
 [[noreturn]] void raise_error(const char* name, const std::string& message);
 
 void bind_wordpiece(nanobind::module_& module);
+void bind_unigram(nanobind::module_& module);
 void bind_batch_encoder(nanobind::module_& module);

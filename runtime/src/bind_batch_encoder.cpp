@@ -74,6 +74,7 @@ bgert::Truncation truncation_of(const std::string& name) {
   if (name == "longest_first") return bgert::Truncation::kLongestFirst;
   if (name == "only_first") return bgert::Truncation::kOnlyFirst;
   if (name == "only_second") return bgert::Truncation::kOnlySecond;
+  if (name == "flag_embedding") return bgert::Truncation::kFlagEmbedding;
   if (name == "do_not_truncate") return bgert::Truncation::kNone;
   raise_error("InvalidOptionError", "unknown truncation '" + name + "'");
 }

@@ -29,5 +29,6 @@ NB_MODULE(_native, module) {
   nb::class_<bgert::TextModel>(module, "TextModel").def_prop_ro("vocab_size", &bgert::TextModel::vocab_size);
 
   bind_wordpiece(module);
+  bind_unigram(module);
   bind_batch_encoder(module);
 }

@@ -12,6 +12,7 @@ PairLengths truncate_pair(std::size_t first, std::size_t second, std::size_t roo
     case Truncation::kOnlyFirst:
       return {room > second ? room - second : 0, second, room > second};
     case Truncation::kOnlySecond:
+    case Truncation::kFlagEmbedding:
       return {first, room > first ? room - first : 0, room > first};
     default:
       break;

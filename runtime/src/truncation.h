@@ -6,7 +6,13 @@
 
 namespace bgert {
 
-enum class Truncation { kLongestFirst, kOnlyFirst, kOnlySecond, kNone };
+enum class Truncation {
+  kLongestFirst,
+  kOnlyFirst,
+  kOnlySecond,
+  kNone,
+  kFlagEmbedding,  ///< the first text alone to 3/4 of the whole length, then the second gives way
+};
 
 struct PairLengths {
   std::size_t first = 0, second = 0;

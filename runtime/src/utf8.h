@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 namespace bgert {
 
@@ -65,6 +66,25 @@ inline std::size_t encode_utf8(char32_t cp, char* out) {
 inline void append_utf8(char32_t cp, std::string& out) {
   char bytes[4];
   out.append(bytes, encode_utf8(cp, bytes));
+}
+
+/// Whether the bytes are UTF-8: no overlong form, no surrogate.
+inline bool is_utf8(std::string_view text) {
+  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+    if (static_cast<unsigned char>(*p) < 0x80) {
+      ++p;
+      continue;
+    }
+    const Decoded next = decode_utf8(p, end);
+    char again[4];
+    if (next.length == 1 || (next.code_point >= 0xD800 && next.code_point < 0xE000)) return false;
+    if (encode_utf8(next.code_point, again) != next.length) return false;
+    for (std::size_t i = 0; i < next.length; ++i) {
+      if (again[i] != p[i]) return false;
+    }
+    p += next.length;
+  }
+  return true;
 }
 
 }  // namespace bgert

@@ -1,8 +1,10 @@
 """Tokenizer folders and the Hugging Face tokenizers that are their reference."""
 
+import importlib
 import json
 import os
 import random
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -115,3 +117,36 @@ def shared_data():
     if not (folder / "tokenizers" / "golden").is_dir():
         pytest.skip("no golden tokenizer data: set BGERT_SHARED_DATA to a folder with tokenizers/golden")
     return folder
+
+
+def import_from(folder, name):
+    """A module of a folder that is no package."""
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tool():
+    """A function that imports a script of tools/."""
+    return lambda name: import_from(Path(__file__).resolve().parents[2] / "tools", name)
+
+
+@pytest.fixture(scope="session")
+def compare(tool):
+    """tools/compare_tokenizers.py, for its generator of hostile text."""
+    return tool("compare_tokenizers")
+
+
+@pytest.fixture(scope="session")
+def unigram():
+    """Makes the files of small Unigram tokenizers."""
+    return import_from(Path(__file__).parent, "unigram_data")
+
+
+@pytest.fixture(scope="session")
+def charsmap(tool, unigram):
+    """A charsmap with most of NFKC."""
+    return tool("charsmap_builder").charsmap(unigram.rules())

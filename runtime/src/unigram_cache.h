@@ -1,0 +1,74 @@
+// A two-way cache from words to their ids, for one thread; larger entries than WordCache has.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "text_model.h"
+#include "word_key.h"
+
+namespace bgert {
+
+/// A word of 1 to 32 bytes without NUL, padded with zeros; all zeros marks a free entry.
+struct LongWordKey {
+  static constexpr std::size_t kMaxBytes = 32;
+
+  std::uint64_t parts[4] = {};
+
+  /// `p` may be read up to 32 bytes on, whatever the length.
+  static LongWordKey load(const char* p, std::size_t length) {
+    LongWordKey key;
+    std::size_t i = 0;
+    for (; length >= 8; length -= 8, ++i) key.parts[i] = load_eight(p + 8 * i);
+    if (length > 0) key.parts[i] = load_eight(p + 8 * i) & ((std::uint64_t{1} << 8 * length) - 1);
+    return key;
+  }
+
+  std::uint64_t hash() const {
+    constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15ULL;
+    const std::uint64_t low = (parts[0] ^ std::rotl(parts[1] * kMultiplier, 29)) * kMultiplier;
+    if (parts[2] == 0) return low;
+    return (low ^ std::rotl((parts[2] ^ std::rotl(parts[3] * kMultiplier, 31)) * kMultiplier, 23)) * kMultiplier;
+  }
+
+  friend bool operator==(const LongWordKey& a, const LongWordKey& b) {
+    return ((a.parts[0] ^ b.parts[0]) | (a.parts[1] ^ b.parts[1]) | (a.parts[2] ^ b.parts[2]) |
+            (a.parts[3] ^ b.parts[3])) == 0;
+  }
+};
+
+class UnigramCache {
+ public:
+  static constexpr std::size_t kMaxIds = 7;
+
+  struct alignas(64) Entry {
+    LongWordKey key;
+    std::uint32_t count;
+    TokenId ids[kMaxIds];
+  };
+  struct Set {
+    Entry ways[2];
+  };
+
+  UnigramCache() : sets_(std::size_t{1} << kBits) {}
+
+  Set& set(const LongWordKey& key) { return sets_[static_cast<std::size_t>(key.hash() >> (64 - kBits))]; }
+
+  /// Stores ids in the place of the entry that was stored first.
+  static void insert(Set& set, const LongWordKey& key, const TokenId* ids, std::size_t count) {
+    set.ways[1] = set.ways[0];
+    Entry& entry = set.ways[0];
+    entry.key = key;
+    entry.count = static_cast<std::uint32_t>(count);
+    std::memcpy(entry.ids, ids, count * sizeof *ids);
+  }
+
+ private:
+  static constexpr unsigned kBits = 12;
+  std::vector<Set> sets_;
+};
+
+}  // namespace bgert

@@ -1,0 +1,55 @@
+// Finds the best segmentation of a word into pieces, of long words in a window that moves along.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text_model.h"
+#include "unigram.h"
+
+namespace bgert {
+
+class UnigramLattice {
+ public:
+  /// Appends the ids of a word at once.
+  void segment(const Unigram& unigram, std::string_view word, std::vector<TokenId>& ids);
+
+  /// Takes more of a word whose end is not known yet, and appends the ids that are certain.
+  void feed(const Unigram& unigram, std::string_view part, std::vector<TokenId>& ids);
+
+  /// Ends the word that was fed.
+  void finish(const Unigram& unigram, std::vector<TokenId>& ids);
+
+  /// Drops what was fed.
+  void reset();
+
+ private:
+  /// The best way to reach a byte position.
+  struct Node {
+    double score = -std::numeric_limits<double>::infinity();
+    std::uint32_t start = 0;
+    TokenId id = -1;
+  };
+
+  void extend(std::size_t size);
+  std::size_t search(const Unigram& unigram, std::string_view text, std::size_t from, std::size_t stop);
+  std::size_t common_ancestor(std::size_t longest_piece);
+  void emit(const Unigram& unigram, std::string_view text, std::size_t end, std::vector<TokenId>& ids);
+  void end_unknown(const Unigram& unigram, std::vector<TokenId>& ids);
+
+  std::vector<Node> nodes_;
+  std::vector<std::uint32_t> path_;
+  std::vector<bool> live_;
+  std::string unknown_;            // the run of unknown characters that may go on
+  std::size_t unknown_nodes_ = 0;  // how many they are
+
+  std::string text_;  // what was fed and is not certain
+  std::size_t done_ = 0, window_ = kWindow;
+  static constexpr std::size_t kWindow = 4096;
+};
+
+}  // namespace bgert
