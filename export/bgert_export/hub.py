@@ -42,7 +42,8 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
         ModelNotFoundError: the hub has no such repository or revision.
         DownloadError: the hub cannot be reached, needs a login, or failed, and the cache has no copy.
     """
-    from huggingface_hub import HfApi, constants, errors, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import utils as errors  # here in every version, huggingface_hub.errors only in newer ones
 
     hub = constants.ENDPOINT
     where = f"{repository} at {revision}" if revision else repository
@@ -99,7 +100,7 @@ def _weight_files(files: list[str], where: str) -> list[str]:
 
 def _is_transport(error: Exception) -> bool:
     """Whether the network or the server failed, and not the request; huggingface_hub changed HTTP libraries twice."""
-    from huggingface_hub import errors
+    from huggingface_hub import utils as errors
 
     if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
         return False

@@ -102,9 +102,11 @@ def mixed(count: int = 96) -> list[str]:
 
 def adversarial() -> list[list[str]]:
     """Batches to run exactly as they are: one long text among many short ones, at either end, and all alike."""
-    short = ["a", "", "hello world", *_CHINESE[:3], "?", *_LANGUAGES[:4]] * 2
-    long = long_text(600)
-    return [[long, *short], [*short, long], [*short[:9], long, *short[9:], " ".join(long.split()[:90])], ["same"] * 17]
+    short = ["a", "", "hello world", *_CHINESE[:3], "?", *_LANGUAGES[:4]]
+    # Padded attention needs B * heads * S * S numbers, so the longest text has few neighbours.
+    long, middling = long_text(600), long_text(60)
+    uneven = [*short[:9], middling, *short[4:], " ".join(middling.split()[:30]), *short]
+    return [[long, *short[:6]], [*short, *short, middling], uneven, ["same"] * 17]
 
 
 def pairs() -> list[tuple[str, list[str]]]:

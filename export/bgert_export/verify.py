@@ -294,36 +294,24 @@ def _run_groups(
     folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str
 ) -> tuple[list[Array], str]:
     """Outputs of every group, and the engine that made them."""
-    from bgert.backends import open_backend
     from bgert.batching import PackedBatch
-    from bgert.tokenizer import Tokenizer
 
-    found: dict[int, Array] = {}
-    engine = ""
-    # One after the other: a large model is loaded once at a time.
+    found: list[Array] = []
     model: Any = _open_model(folder, manifest.kind, graph.precision)
-    engine = model.engine
+    # The runtime sorts by length and cuts; uneven batches are put to the same session past that.
+    backend = model._runner.backend
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
-        for number, group in enumerate(groups):
+        for group in groups:
             if group.one_batch:
-                continue
-            if group.second is None:
+                batch = _encode(model.tokenizer, group, prefix)
+                rows = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+            elif group.second is None:
                 rows = model.encode(group.texts, max_length=group.max_length)
             else:
                 rows = model.score(list(zip(group.texts, group.second, strict=True)), max_length=group.max_length)
-            found[number] = np.asarray(rows).reshape(len(group.texts), -1)
-    del model
-    if any(group.one_batch for group in groups):
-        tokenizer = Tokenizer.from_folder(folder)
-        backend = open_backend(
-            folder, manifest, device=graph.target, precision=graph.precision, threads=None, mode="throughput"
-        )
-        for number, group in enumerate(groups):
-            if group.one_batch:
-                batch = _encode(tokenizer, group, prefix)
-                found[number] = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
-    return [found[number] for number in range(len(groups))], engine
+            found.append(np.asarray(rows).reshape(len(group.texts), -1))
+    return found, model.engine
 
 
 def _open_model(folder: Path, kind: str, precision: str) -> Any:

@@ -52,6 +52,24 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_argument("--dtype", default="float32", help="float32, float16, int8 or ubinary")
     _engine_options(encode)
 
+    rerank = _command(
+        commands,
+        "rerank",
+        run_rerank,
+        "documents in the order of their score for a query, best first",
+        "bgert rerank bge-reranker-base --query 'what is a panda' --input docs.txt --top-k 3",
+    )
+    rerank.add_argument("folder", help="model folder of a reranker")
+    rerank.add_argument("--query", required=True, metavar="TEXT", help="the query")
+    rerank.add_argument("--input", required=True, metavar="FILE", help="documents: .txt, .jsonl or - for stdin")
+    rerank.add_argument("--field", default="text", help="field of a .jsonl line that holds the document")
+    rerank.add_argument("--top-k", type=int, metavar="N", help="print the best N (default: all)")
+    rerank.add_argument("--max-length", type=int, metavar="N", help="tokens a pair may have")
+    rerank.add_argument("--truncation", default="longest_first", help="which side of a long pair loses its end")
+    rerank.add_argument("--sigmoid", action="store_true", help="scores in (0, 1) instead of raw logits")
+    rerank.add_argument("--json", action="store_true", help="a JSON object a line")
+    _engine_options(rerank)
+
     tokenize = _command(
         commands,
         "tokenize",
@@ -160,6 +178,31 @@ def run_encode(args: argparse.Namespace) -> int:
     columns, dtype = output_shape(args.dimensions or encoder.dimensions, args.dtype)
     rows = write_embeddings(args.output, blocks, columns, dtype)
     print(f"{rows} embeddings of {columns} x {args.dtype} in {args.output} ({encoder.device}, {encoder.precision})")
+    return 0
+
+
+def run_rerank(args: argparse.Namespace) -> int:
+    """Print documents by score."""
+    from bgert.reranker import Reranker
+    from bgert.text_files import read_texts
+
+    documents = list(read_texts(args.input, args.field))
+    reranker = Reranker(args.folder, device=args.device, precision=args.precision, threads=args.threads)
+    ranked = reranker.rank(
+        args.query,
+        documents,
+        top_k=args.top_k,
+        max_length=args.max_length,
+        truncation=args.truncation,
+        sigmoid=args.sigmoid,
+    )
+    kind = "sigmoid" if args.sigmoid else "logit"
+    for index, score in ranked:
+        if args.json:
+            line = {"index": index, "score": score, "score_kind": kind, "text": documents[index]}
+            print(json.dumps(line, ensure_ascii=False))
+        else:
+            print(f"{score:9.4f}  {index + 1:>6}  {' '.join(documents[index].split())[:100]}")
     return 0
 
 

@@ -1,93 +1,20 @@
-"""Downloads, from a stand-in for the hub that serves the routes huggingface_hub asks for."""
+"""Downloads of checkpoints, from a stand-in for the hub."""
 
-import hashlib
 import json
-import os
-import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-OLD_COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """One repository, `org/model`, with a branch `main` and a tag `v1`; `org/gated` needs a login."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        self.server.requests.append(f"{self.command} {self.path}")
-
-    def reply(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        if "org/gated" in path:
-            self.reply(403, b"gated", X_Error_Code="GatedRepo", X_Error_Message="Access to org/gated is restricted")
-        elif "org/model" not in path:
-            self.reply(401, b"Repository not found", X_Error_Code="RepoNotFound")
-        elif found := re.fullmatch(r"/api/models/org/model(?:/revision/([^/]+))?", path):
-            self.repository(found[1] or "main")
-        elif re.fullmatch(r"/api/models/org/model/tree/[^/]+", path):
-            self.reply(200, json.dumps(self.tree()).encode(), Content_Type="application/json")
-        elif found := re.fullmatch(r"/org/model/resolve/([^/]+)/(.+)", path):
-            self.file(found[1], found[2])
-        else:
-            self.reply(404, b"?", X_Error_Code="EntryNotFound")
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def repository(self, revision):
-        commit = {"main": COMMIT, COMMIT: COMMIT, "v1": OLD_COMMIT, OLD_COMMIT: OLD_COMMIT}.get(revision)
-        if commit is None:
-            self.reply(404, b"Revision not found", X_Error_Code="RevisionNotFound")
-            return
-        info = {"_id": "1", "id": "org/model", "modelId": "org/model", "sha": commit, "private": False, "tags": []}
-        info["siblings"] = [{"rfilename": name} for name in self.server.files]
-        self.reply(200, json.dumps(info).encode(), Content_Type="application/json")
-
-    def tree(self):
-        return [
-            {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-            for name, body in self.server.files.items()
-        ]
-
-    def file(self, commit, name):
-        body = self.server.files.get(name)
-        if body is None:
-            self.reply(404, b"no such file", X_Error_Code="EntryNotFound")
-            return
-        etag = f'"{hashlib.sha1(body).hexdigest()}"'
-        self.reply(200, body, ETag=etag, X_Repo_Commit=commit, Content_Type="application/octet-stream")
+from hub_stand_in import COMMIT, OLD_COMMIT, environment, files_of, serve
 
 
 @pytest.fixture
 def hub(make_checkpoint, sentence_transformers_files):
-    folder = make_checkpoint(files=sentence_transformers_files("cls"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files = {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    server.files |= {"pytorch_model.bin": b"x" * 1000, "onnx/model.onnx": b"y" * 1000, "README.md": b"#"}
-    server.requests = []
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    files = files_of(make_checkpoint(files=sentence_transformers_files("cls")))
+    others = {"pytorch_model.bin": b"x" * 1000, "onnx/model.onnx": b"y" * 1000, "README.md": b"#"}
+    with serve(files | others) as server:
+        yield server
 
 
 @pytest.fixture
@@ -95,20 +22,16 @@ def bgert(hub, tmp_path):
     """Runs the command line against the stand-in."""
 
     def run(*arguments, offline=False):
-        environment = os.environ | {
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": "1" if offline else "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "NO_PROXY": "*",
-        }
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE"):
-            environment.pop(name, None)
         code = "import sys; from bgert.cli import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.run(
             [sys.executable, "-c", code, "export", *arguments, "--no-verify"],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            env=environment(hub, tmp_path / "cache", offline=offline),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     return run
 

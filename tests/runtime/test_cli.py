@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from bgert import Reranker
 from bgert.cli import build_parser, main
 
 
 def test_help_has_an_example_each():
     (commands,) = [action for action in build_parser()._actions if action.dest == "command"]
-    assert {"export", "verify", "info", "encode", "tokenize", "bench"} <= commands.choices.keys()
+    assert {"export", "verify", "info", "encode", "rerank", "tokenize", "bench"} <= commands.choices.keys()
     for name, parser in commands.choices.items():
         assert f"bgert {name}" in parser.format_help().split("example", 1)[1]
 
@@ -64,6 +65,20 @@ def test_a_failed_run_leaves_the_old_file(demo_folder, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
 
+def test_rerank(make_reranker_checkpoint, tmp_path, capsys):
+    assert main(["export", str(make_reranker_checkpoint(num_labels=1)), "-o", str(tmp_path / "m"), "--no-verify"]) == 0
+    (tmp_path / "docs.txt").write_text("a file\nthe folder\nsome text\n")
+    argv = ["rerank", str(tmp_path / "m"), "--query", "folder", "--input", str(tmp_path / "docs.txt"), "--top-k", "2"]
+    capsys.readouterr()
+    assert main([*argv, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = Reranker(tmp_path / "m").rank("folder", ["a file", "the folder", "some text"], top_k=2)
+    assert [(line["index"], line["score"]) for line in lines] == expected
+    assert lines[0]["score_kind"] == "logit"
+    assert main(argv) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_tokenize(demo_folder, capsys):
     assert main(["tokenize", str(demo_folder), "hello world", ""]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
@@ -86,6 +101,7 @@ def test_tokenize(demo_folder, capsys):
         ["encode", "{folder}", "--input", "{tmp}/in.txt", "--output", "{tmp}/x.npy", "--prompt", "none"],
         ["encode", "{folder}", "--input", "{tmp}/in.txt", "--output", "{tmp}/x.npy", "--device", "tpu"],
         ["encode", "{folder}", "--input", "{tmp}/in.txt", "--output", "/no/such/folder/x.npy"],
+        ["rerank", "{folder}", "--query", "x", "--input", "{tmp}/in.txt"],
         ["bench", "{folder}", "--texts", "0"],
         ["export", "/no/such/checkpoint", "-o", "{tmp}/model"],
         ["verify", "/no/such/folder", "--against", "/none"],
