@@ -22,9 +22,9 @@ using namespace bgert;
 using namespace bgert::fuzz;
 
 char32_t code_point() {
-  static const std::vector<char32_t> special = {'\r',   '\n',   ' ',    '<',    0x300,  0x301,  0x600,  0x915,  0x94D,
-                                                0x200D, 0x2581, 0x3000, 0x1100, 0x1161, 0x11A8, 0xAC00, 0xFF1C, 0xA9,
-                                                'a',    'a',    'b',    'b',    'c',    0x4E00, 0x4E01, 0x85,   0x1F1E6};
+  static const std::vector<char32_t> special = {
+      '\r',   '\n',   ' ',    '<',    0x300, 0x301, 0x600, 0x915, 0x94D, 0x200D, 0x2581, 0x3000, 0x1100, 0x1161,
+      0x11A8, 0xAC00, 0xFF1C, 0xA9,   'a',   'a',   'b',   'b',   'c',   0x4E00, 0x4E01, 0x85,   0x1F1E6};
   return chance(80) ? pick(special) : random_code_point();
 }
 

@@ -20,7 +20,9 @@ struct LongWordKey {
 
   /// `p` may be read up to 32 bytes on, whatever the length, which is not 0.
   static LongWordKey load(const char* p, std::size_t length) {
-    const auto last = [p, length](std::size_t at) { return load_eight(p + at) & ~std::uint64_t{0} >> 8 * (at + 8 - length); };
+    const auto last = [p, length](std::size_t at) {
+      return load_eight(p + at) & ~std::uint64_t{0} >> 8 * (at + 8 - length);
+    };
     if (length <= 8) return {last(0), 0, 0, 0};
     if (length <= 16) return {load_eight(p), last(8), 0, 0};
     if (length <= 24) return {load_eight(p), load_eight(p + 8), last(16), 0};
