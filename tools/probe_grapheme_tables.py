@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tokenizers
-from charsmap_builder import charsmap
 from tokenizers import normalizers
+
+from charsmap_builder import charsmap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

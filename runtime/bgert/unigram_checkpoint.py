@@ -117,7 +117,7 @@ def _spec(
 
 
 def rust_float(text: str) -> float:
-    """A JSON number as serde_json reads it without its feature `float_roundtrip`: at times the neighbour of the nearest.
+    """A JSON number as serde_json without `float_roundtrip` reads it: at times the neighbour of the nearest.
 
     Its digits are gathered in 64 bits, those that do not fit are ignored, then one power of ten is applied.
     """
@@ -145,7 +145,12 @@ def _read_vocab(checkpoint: Checkpoint, *, rounded: bool = False) -> tuple[list[
     if not isinstance(raw, list) or not raw:
         raise checkpoint.error("tokenizer.json: model.vocab is not a list of pieces with scores")
     for index, item in enumerate(raw):
-        if not isinstance(item, list) or len(item) != 2 or type(item[0]) is not str or type(item[1]) not in (int, float):
+        if (
+            not isinstance(item, list)
+            or len(item) != 2
+            or type(item[0]) is not str
+            or type(item[1]) not in (int, float)
+        ):
             raise checkpoint.error(f"tokenizer.json: model.vocab[{index}] is not a piece with a score")
     return [item[0] for item in raw], [item[1] for item in raw]
 
@@ -205,7 +210,9 @@ def _note_differences(checkpoint: Checkpoint) -> None:
     if normalizer.get("type") not in ("Precompiled", None):
         notes.append("of tokenizer.json's normalizer only the charsmap counts, as in AutoTokenizer")
     if not _is_supported_split(checkpoint.section("pre_tokenizer")):
-        notes.append("words are split at whitespace as AutoTokenizer does, although tokenizer.json's pre_tokenizer differs")
+        notes.append(
+            "words are split at whitespace as AutoTokenizer does, although tokenizer.json's pre_tokenizer differs"
+        )
     model = checkpoint.section("model")
     if model.get("byte_fallback"):
         notes.append("byte_fallback is off as AutoTokenizer has it, although tokenizer.json says it is on")

@@ -9,13 +9,18 @@ trap 'rm -rf "$build"' EXIT
 flags="-std=c++20 -O1 -g -Wall -Wextra -Werror -pthread -Isrc"
 cores=$(ls src/*.cpp | grep -v -e /module.cpp -e /bind_)
 for sanitizer in address,undefined thread; do
-  for file in $cores fuzz/fuzz_tokenizer.cpp; do
+  for file in $cores fuzz/fuzz_wordpiece.cpp fuzz/fuzz_unigram.cpp; do
     echo "$file"
   done | xargs -P "$(nproc)" -I{} sh -c \
     "${CXX:-g++} $flags -fsanitize=$sanitizer -fno-sanitize-recover=all -c {} -o $build/\$(basename {}).o"
-  "${CXX:-g++}" -pthread -fsanitize=$sanitizer "$build"/*.o -o "$build/fuzz_tokenizer"
-  echo "fuzzing with -fsanitize=$sanitizer, seed $seed, $seconds s"
-  "$build/fuzz_tokenizer" "$seed" "$seconds"
+  for fuzzer in fuzz_wordpiece fuzz_unigram; do
+    mv "$build/$fuzzer.cpp.o" "$build/$fuzzer.main"
+  done
+  for fuzzer in fuzz_wordpiece fuzz_unigram; do
+    "${CXX:-g++}" -pthread -fsanitize=$sanitizer "$build"/*.o -x none "$build/$fuzzer.main" -o "$build/$fuzzer"
+    echo "$fuzzer with -fsanitize=$sanitizer, seed $seed, $seconds s"
+    "$build/$fuzzer" "$seed" "$seconds"
+  done
   rm "$build"/*
   seconds=$(( (seconds + 3) / 4 ))
 done

@@ -31,22 +31,44 @@ PrecompiledCharsmap::PrecompiledCharsmap(std::string_view blob) {
   replacements_.push_back('\0');
 }
 
+/// Goes to the child for a byte; `leaf` says whether a rule ends there. False if there is no child.
+bool PrecompiledCharsmap::step(std::size_t& node, unsigned char byte, bool& leaf) const {
+  node ^= byte;
+  if (byte == 0 || node >= units_.size() || label(units_[node]) != byte) return false;
+  const std::uint32_t unit = units_[node];
+  node ^= offset(unit);
+  leaf = (unit & kLeafBit) != 0;
+  return true;
+}
+
+/// The text that the value at a node points to.
+std::optional<std::string_view> PrecompiledCharsmap::replacement(std::size_t node) const {
+  if (node >= units_.size()) return std::nullopt;
+  const std::size_t at = units_[node] & kValueMask;
+  if (at >= replacements_.size()) return std::nullopt;
+  return std::string_view(replacements_.data() + at);
+}
+
 std::optional<std::string_view> PrecompiledCharsmap::transform(std::string_view text) const {
   if (units_.empty()) return std::nullopt;
   std::size_t node = offset(units_[0]);
+  bool leaf = false;
   for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    node ^= byte;
-    if (byte == 0 || node >= units_.size() || label(units_[node]) != byte) return std::nullopt;
-    const std::uint32_t unit = units_[node];
-    node ^= offset(unit);
-    if ((unit & kLeafBit) == 0) continue;
-    if (node >= units_.size()) return std::nullopt;
-    const std::size_t at = units_[node] & kValueMask;
-    if (at >= replacements_.size()) return std::nullopt;
-    return std::string_view(replacements_.data() + at);
+    if (!step(node, static_cast<unsigned char>(c), leaf)) return std::nullopt;
+    if (leaf) return replacement(node);
   }
   return std::nullopt;
+}
+
+bool PrecompiledCharsmap::may_transform(std::string_view prefix) const {
+  if (units_.empty()) return false;
+  std::size_t node = offset(units_[0]);
+  bool leaf = false;
+  for (const char c : prefix) {
+    if (!step(node, static_cast<unsigned char>(c), leaf)) return false;
+    if (leaf) return true;
+  }
+  return true;
 }
 
 void PrecompiledCharsmap::normalize(std::string_view text, std::string& out) const {

@@ -24,10 +24,16 @@ class PrecompiledCharsmap {
   /// The replacement of the shortest rule that begins `text`, which HF takes; none if no rule does.
   std::optional<std::string_view> transform(std::string_view text) const;
 
+  /// Whether a rule may begin one of the texts that begin with these bytes.
+  bool may_transform(std::string_view prefix) const;
+
   /// Appends the normal form of a text, cluster by cluster.
   void normalize(std::string_view text, std::string& out) const;
 
  private:
+  bool step(std::size_t& node, unsigned char byte, bool& leaf) const;
+  std::optional<std::string_view> replacement(std::size_t node) const;
+
   std::vector<std::uint32_t> units_;
   std::string replacements_;
 };

@@ -28,12 +28,12 @@ class UnigramLattice {
   void reset();
 
  private:
-  /// The best way to reach a byte position.
-  struct Node {
-    double score = -std::numeric_limits<double>::infinity();
-    std::uint32_t start = 0;
-    TokenId id = -1;
+  /// The last piece on the best way to a byte position.
+  struct Step {
+    TokenId id;
+    std::uint32_t length;
   };
+  static constexpr double kUnreached = -std::numeric_limits<double>::infinity();
 
   void extend(std::size_t size);
   std::size_t search(const Unigram& unigram, std::string_view text, std::size_t from, std::size_t stop);
@@ -41,7 +41,9 @@ class UnigramLattice {
   void emit(const Unigram& unigram, std::string_view text, std::size_t end, std::vector<TokenId>& ids);
   void end_unknown(const Unigram& unigram, std::vector<TokenId>& ids);
 
-  std::vector<Node> nodes_;
+  std::vector<Step> steps_;
+  std::vector<double> scores_;  // of the best ways to the positions from first_score_ on
+  std::size_t first_score_ = 0;
   std::vector<std::uint32_t> path_;
   std::vector<bool> live_;
   std::string unknown_;            // the run of unknown characters that may go on

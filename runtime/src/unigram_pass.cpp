@@ -258,7 +258,8 @@ void UnigramPass::feed(std::string_view text) {
 }
 
 void UnigramPass::close_word() {
-  if (word_open_) scratch_.lattice.finish(parts_.unigram, ids_);
+  // With enough ids the word may be incomplete, and no more are needed.
+  if (word_open_ && !enough()) scratch_.lattice.finish(parts_.unigram, ids_);
   word_open_ = false;
 }
 

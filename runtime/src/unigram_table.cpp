@@ -9,6 +9,11 @@
 #include "utf8.h"
 
 namespace bgert {
+namespace {
+
+constexpr char32_t kBlock = 64;
+
+}  // namespace
 
 UnigramTable::Action kind_of(std::string_view normalized) {
   if (normalized.empty()) return UnigramTable::kDrop;
@@ -47,14 +52,33 @@ UnigramTable::Entry UnigramTable::make(char32_t cp, const PrecompiledCharsmap& c
   return {bits | action};
 }
 
+/// Whether the kBlock code points from `first` on, which differ in their last byte alone, get the same entry.
+bool UnigramTable::uniform(char32_t first, const PrecompiledCharsmap& charsmap) {
+  if (first < 0x80 || first == (kWordMarkCodePoint & ~(kBlock - 1))) return false;
+  char bytes[4];
+  if (charsmap.may_transform({bytes, encode_utf8(first, bytes) - 1})) return false;
+  const std::uint16_t* properties = grapheme::all_properties() + first;
+  const std::uint8_t* flags = unicode::all_flags() + first;
+  const bool spaces = std::any_of(flags, flags + kBlock, [](auto f) { return (f & unicode::kWhitespace) != 0; });
+  return !spaces && std::equal(properties + 1, properties + kBlock, properties);
+}
+
 UnigramTable::UnigramTable(const PrecompiledCharsmap& charsmap, const std::bitset<256>& flagged) {
-  std::unordered_map<std::uint32_t, std::uint16_t> uniform;  // pages that repeat one entry are stored once
+  std::unordered_map<std::uint32_t, std::uint16_t> known;  // pages that repeat one entry are stored once
   for (char32_t number = 0; number < index_.size(); ++number) {
     Page page;
-    for (char32_t low = 0; low < page.size(); ++low) page[low] = make(number << 8 | low, charsmap, flagged);
+    for (char32_t low = 0; low < page.size(); ++low) {
+      const char32_t cp = number << 8 | low;
+      if (low % kBlock == 0 && uniform(cp, charsmap)) {
+        std::fill_n(page.begin() + low, kBlock, make(cp, charsmap, flagged));
+        low += kBlock - 1;
+      } else {
+        page[low] = make(cp, charsmap, flagged);
+      }
+    }
     const bool same = std::all_of(page.begin(), page.end(), [&page](Entry e) { return e == page[0]; });
     if (same) {
-      const auto [found, added] = uniform.try_emplace(page[0].bits, static_cast<std::uint16_t>(pages_.size()));
+      const auto [found, added] = known.try_emplace(page[0].bits, static_cast<std::uint16_t>(pages_.size()));
       index_[number] = found->second;
       if (!added) continue;
     } else {

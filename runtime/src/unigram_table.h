@@ -58,6 +58,7 @@ class UnigramTable {
     std::uint32_t begin, size;
   };
 
+  static bool uniform(char32_t first, const PrecompiledCharsmap& charsmap);
   Entry make(char32_t cp, const PrecompiledCharsmap& charsmap, const std::bitset<256>& flagged);
 
   std::vector<Page> pages_;

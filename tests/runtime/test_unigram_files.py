@@ -93,7 +93,9 @@ def test_scores_of_a_plain_class_are_those_of_tokenizers(unigram, charsmap, tmp_
     assert ids(Tokenizer.from_folder(tmp_path)) == [encoding.ids for encoding in theirs.encode_batch(TEXTS)]
 
 
-@pytest.mark.parametrize("text", ["0.1", "-11.493908882141113", "1e-5", "-1E+3", "123456789012345678901234.5", "1e-400"])
+@pytest.mark.parametrize(
+    "text", ["0.1", "-11.493908882141113", "1e-5", "-1E+3", "123456789012345678901234.5", "1e-400"]
+)
 def test_rust_float_is_near(text):
     assert rust_float(text) == pytest.approx(float(text), rel=1e-15)
 
@@ -156,7 +158,8 @@ def test_random_damage_never_crashes(folder, tmp_path, rng):
         try:
             Tokenizer(TokenizerSpec.read(tmp_path, section)).encode_batch(TEXTS)
         except ModelFolderError as error:
-            assert "added token" in str(error)  # <mask> may come out empty
+            if "added token" not in str(error):  # <mask> may come out empty
+                raise
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,11 @@ def test_random_damage_never_crashes(folder, tmp_path, rng):
         (("pre_tokenizer", "pretokenizers", 1, "replacement"), "_", "pre_tokenizer"),
         (("pre_tokenizer", "pretokenizers", 0, "type"), "Whitespace", "pre_tokenizer"),
         (("normalizer",), {"type": "NFKC"}, "normalizer is not"),
-        (("normalizer",), {"type": "Sequence", "normalizers": [{"type": "Precompiled"}, {"type": "Strip"}]}, "normalizer"),
+        (
+            ("normalizer",),
+            {"type": "Sequence", "normalizers": [{"type": "Precompiled"}, {"type": "Strip"}]},
+            "normalizer",
+        ),
         (("normalizer", "precompiled_charsmap"), "###", "precompiled_charsmap is not base64"),
         (("post_processor",), {"type": "ByteLevel"}, "post_processor.type"),
     ],
@@ -237,7 +244,8 @@ def test_unusable_sentencepiece_models(unigram, vocab, charsmap, tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["hello world " * 800_000, "日本語" * 1_100_000, "x" * 10_000_000, "a" * 10_000_000, "<mask>" * 1_600_000,
-     "ab" * 5_000_000 + "<mask>", "\u0301" * 5_000_000, "\ue000" * 3_000_000, "a\u0301" * 3_000_000, "\u3000" * 3_000_000],
+     "ab" * 5_000_000 + "<mask>", "\u0301" * 5_000_000, "\ue000" * 3_000_000, "a\u0301" * 3_000_000,
+     "\u3000" * 3_000_000],
     ids=["words", "ideographs", "x", "a", "masks", "mask at the end", "marks", "unknown", "marked", "spaces"],
 )  # fmt: skip
 def test_ten_megabytes(folder, text):
@@ -251,4 +259,4 @@ def test_ten_megabytes(folder, text):
     full = ours.encode_batch([text], truncation="do_not_truncate")
     assert time.process_time() - start < 3.0  # linear: 0.3 s
     assert early < 1.5
-    assert short.row(0).tolist() in (full.row(0)[:511].tolist() + [2], full.row(0).tolist())
+    assert short.row(0).tolist() in ([*full.row(0)[:511].tolist(), 2], full.row(0).tolist())

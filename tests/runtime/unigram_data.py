@@ -6,11 +6,88 @@ import random
 import unicodedata
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
-PIECES = (
-    "the quick brown fox jumps over lazy dog hello world token izer un believ able ing ed s ly season naïve café "
-    "straße мир москва привет ελλάδα शांति क्षमा สวัสดี 한국어 가나다 日本 語 日本語 中国 人民 中华人民共和国 カタカナ ガ が "
-    "http :// www . , ; : ! ? ( ) [ ] { } < > / \\ - _ # @ 0 1 2 3 2024 1⁄2 ... <mask> <s> a aa aaa aaaa ab ba abab"
-).split()
+PIECES = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+    "hello",
+    "world",
+    "token",
+    "izer",
+    "un",
+    "believ",
+    "able",
+    "ing",
+    "ed",
+    "s",
+    "ly",
+    "season",
+    "naïve",
+    "café",
+    "straße",
+    "мир",
+    "москва",
+    "привет",
+    "ελλάδα",
+    "शांति",
+    "क्षमा",
+    "สวัสดี",
+    "한국어",
+    "가나다",
+    "日本",
+    "語",
+    "日本語",
+    "中国",
+    "人民",
+    "中华人民共和国",
+    "カタカナ",
+    "ガ",
+    "が",
+    "http",
+    "://",
+    "www",
+    ".",
+    ",",
+    ";",
+    ":",
+    "!",
+    "?",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    "<",
+    ">",
+    "/",
+    "\\",
+    "-",
+    "_",
+    "#",
+    "@",
+    "0",
+    "1",
+    "2",
+    "3",
+    "2024",
+    "1⁄2",
+    "...",
+    "<mask>",
+    "<s>",
+    "a",
+    "aa",
+    "aaa",
+    "aaaa",
+    "ab",
+    "ba",
+    "abab",
+]
 BLOCKS = [(0x21, 0x7F), (0xA1, 0x180), (0x300, 0x320), (0x391, 0x3CA), (0x410, 0x450), (0x5D0, 0x5EB), (0x621, 0x64B),
           (0x905, 0x940), (0xE01, 0xE3B), (0x1100, 0x1113), (0x3041, 0x3097), (0x30A1, 0x30FB), (0x4E00, 0x4F00),
           (0xAC00, 0xAC80), (0x1F600, 0x1F610)]  # fmt: skip
@@ -48,7 +125,9 @@ def rules():
     found.update({chr(cp): " " for cp in SPACES})
     found.update({chr(cp): "" for cp in [*range(1, 9), 0x0B, *range(0x0E, 0x20), 0x7F]})
     found.update({"\u2581": " ", "☺": "<mask>", "☹": "a <mask>", "\u0601": "p", "\u0600\u0301": "q", "가": "나"})
-    found.update({"\u2603": "x\u2581y", "\u2604": "long " * 20, "\u2605": "l" * 60, "\u2606": "\u2581", "\u0301": "\u0300"})
+    found.update(
+        {"\u2603": "x\u2581y", "\u2604": "long " * 20, "\u2605": "l" * 60, "\u2606": "\u2581", "\u0301": "\u0300"}
+    )
     return found
 
 
@@ -97,8 +176,8 @@ def mask_token(*, normalized=True):
 def config(**more):
     """`tokenizer_config.json` as the rerankers have it."""
     names = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>"}
-    return {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 512, "mask_token": mask_token(), "pad_token": "<pad>",
-            **names, **more}  # fmt: skip
+    names |= {"pad_token": "<pad>", "mask_token": mask_token(), "tokenizer_class": "XLMRobertaTokenizer"}
+    return names | {"model_max_length": 512} | more
 
 
 def write(folder, body, settings):
