@@ -122,7 +122,7 @@ inline void check_batch(const Tested& tested, const Template& single, const Temp
   if (chance(50)) std::fill(first.begin(), first.end(), first.front());
   if (chance(50)) second.clear();
   BatchOptions options;
-  options.max_length = chance(20) ? kUnlimited : 3 + below(40);
+  options.max_length = chance(20) ? kUnlimited : std::max(single.size(), pair.size()) + below(40);
   options.truncation = static_cast<Truncation>(below(4));
   options.add_special_tokens = chance(80);
   options.split_special_tokens = chance(20);

@@ -45,7 +45,8 @@ bool PrecompiledCharsmap::step(std::size_t& node, unsigned char byte, bool& leaf
 std::optional<std::string_view> PrecompiledCharsmap::replacement(std::size_t node) const {
   if (node >= units_.size()) return std::nullopt;
   const std::size_t at = units_[node] & kValueMask;
-  if (at >= replacements_.size()) return std::nullopt;
+  // Into the middle of a character only a damaged trie points.
+  if (at >= replacements_.size() || (static_cast<unsigned char>(replacements_[at]) & 0xC0) == 0x80) return std::nullopt;
   return std::string_view(replacements_.data() + at);
 }
 

@@ -22,7 +22,9 @@ struct Key {
   TokenId id;
 
   Key(std::string_view bytes, TokenId index) : prefix(0), piece(bytes), id(index) {
-    for (std::size_t i = 0; i < 8; ++i) prefix = prefix << 8 | (i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0U);
+    for (std::size_t i = 0; i < 8; ++i) {
+      prefix = prefix << 8 | (i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0U);
+    }
   }
   friend bool operator<(const Key& a, const Key& b) {
     if (a.prefix != b.prefix) return a.prefix < b.prefix;

@@ -16,15 +16,17 @@ namespace bgert {
 struct LongWordKey {
   static constexpr std::size_t kMaxBytes = 32;
 
-  std::uint64_t parts[4] = {};
+  std::uint64_t parts[4];
 
-  /// `p` may be read up to 32 bytes on, whatever the length.
+  /// `p` may be read up to 32 bytes on, whatever the length, which is not 0.
   static LongWordKey load(const char* p, std::size_t length) {
-    LongWordKey key;
-    std::size_t i = 0;
-    for (; length >= 8; length -= 8, ++i) key.parts[i] = load_eight(p + 8 * i);
-    if (length > 0) key.parts[i] = load_eight(p + 8 * i) & ((std::uint64_t{1} << 8 * length) - 1);
-    return key;
+    const auto last = [p, length](std::size_t at) {
+      return load_eight(p + at) & ~std::uint64_t{0} >> 8 * (at + 8 - length);
+    };
+    if (length <= 8) return {last(0), 0, 0, 0};
+    if (length <= 16) return {load_eight(p), last(8), 0, 0};
+    if (length <= 24) return {load_eight(p), load_eight(p + 8), last(16), 0};
+    return {load_eight(p), load_eight(p + 8), load_eight(p + 16), last(24)};
   }
 
   std::uint64_t hash() const {
@@ -45,9 +47,9 @@ class UnigramCache {
   static constexpr std::size_t kMaxIds = 7;
 
   struct alignas(64) Entry {
-    LongWordKey key;
-    std::uint32_t count;
-    TokenId ids[kMaxIds];
+    LongWordKey key{};
+    std::uint32_t count = 0;
+    TokenId ids[kMaxIds] = {};
   };
   struct Set {
     Entry ways[2];
@@ -67,7 +69,7 @@ class UnigramCache {
   }
 
  private:
-  static constexpr unsigned kBits = 12;
+  static constexpr unsigned kBits = 13;
   std::vector<Set> sets_;
 };
 

@@ -39,13 +39,18 @@ void UnigramPass::run(std::string_view text) {
     const auto byte = static_cast<unsigned char>(*p);
     if (parts_.table.plain(byte)) {
       p = ascii_word(p, end);
-    } else if (byte == ' ' && p + 1 < end && is_ascii(p[1]) &&
-               parts_.table.ascii(byte).bits == Table::kSpace) {
-      ++p;  // no ASCII character joins a space
+    } else if (ascii_space(p, end)) {
+      ++p;
     } else {
       p = any_run(p, end);
     }
   }
+}
+
+/// Whether there is a space that is no part of a longer cluster; false also where that takes longer to find out.
+bool UnigramPass::ascii_space(const char* p, const char* end) const {
+  return is_ascii(*p) && parts_.table.ascii(static_cast<unsigned char>(*p)).bits == Table::kSpace &&
+         (p + 1 == end || is_ascii(p[1]));
 }
 
 void UnigramPass::run_normalized(std::string_view text) {
@@ -59,10 +64,8 @@ const char* UnigramPass::ascii_word(const char* p, const char* end) {
   while (q < end && parts_.table.plain(static_cast<unsigned char>(*q))) ++q;
   const auto length = static_cast<std::size_t>(q - p);
   if (length > LongWordKey::kMaxBytes) return any_run(p, end);
-  if (q < end && (!is_ascii(*q) || parts_.table.ascii(static_cast<unsigned char>(*q)).action() != Table::kSpace)) {
-    return any_run(p, end);
-  }
-  LongWordKey key;
+  if (q < end && !ascii_space(q, end)) return any_run(p, end);
+  LongWordKey key{};
   if (end - p >= static_cast<std::ptrdiff_t>(LongWordKey::kMaxBytes)) {
     key = LongWordKey::load(p, length);
   } else {

@@ -52,6 +52,7 @@ class UnigramPass {
   bool enough() const { return ids_.size() > limit_; }
   std::size_t filled() const { return static_cast<std::size_t>(to_ - content_); }
 
+  bool ascii_space(const char* p, const char* end) const;
   const char* ascii_word(const char* p, const char* end);
   const char* any_run(const char* p, const char* end);
   const char* cluster(const char* p, const char* end);
