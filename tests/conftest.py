@@ -98,6 +98,12 @@ def make_weights():
 
 
 @pytest.fixture(scope="session")
+def write_weights():
+    """Writes `model.safetensors` with random weights into a checkpoint."""
+    return lambda folder, config: save_file(random_weights(config), folder / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
 def write_model():
     """Writes a checkpoint into a new folder and returns the folder."""
 
