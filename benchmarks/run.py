@@ -72,6 +72,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--corpora", help="as in benchmarks/tokenizer.py")
     parser.add_argument("--chinese", help="as in benchmarks/tokenizer.py")
+    parser.add_argument("--multilingual", help="as in benchmarks/tokenizer.py")
     parser.add_argument("--output", type=Path, help="JSON to write, results/DATE-MACHINE.json for the README")
     args = parser.parse_args()
     encoder = bench(
@@ -85,7 +86,11 @@ def main() -> int:
     )
     print(report(encoder))
     tokenizer = tokenizer_benchmark.measure(
-        [f"--{name}={value}" for name in ("corpora", "chinese") if (value := getattr(args, name)) is not None]
+        [
+            f"--{name}={value}"
+            for name in ("corpora", "chinese", "multilingual")
+            if (value := getattr(args, name)) is not None
+        ]
     )
     result = {
         "date": datetime.date.today().isoformat(),
