@@ -4,6 +4,7 @@ from bgert.encoder import Encoder
 from bgert.errors import (
     BgertError,
     DeviceUnavailableError,
+    EngineError,
     EngineNotInstalledError,
     IntegrityError,
     InvalidOptionError,
@@ -22,6 +23,7 @@ __all__ = [
     "BgertError",
     "DeviceUnavailableError",
     "Encoder",
+    "EngineError",
     "EngineNotInstalledError",
     "IntegrityError",
     "InvalidOptionError",

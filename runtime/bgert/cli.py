@@ -251,6 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:  # a full disk, say
+        print(f"bgert: error: {error}", file=sys.stderr)
+        return 2
     return status
 
 

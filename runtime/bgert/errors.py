@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BgertError",
     "DeviceUnavailableError",
+    "EngineError",
     "EngineNotInstalledError",
     "IntegrityError",
     "InvalidOptionError",
@@ -46,6 +47,10 @@ class EngineNotInstalledError(BgertError, ImportError):
 
 class DeviceUnavailableError(BgertError, RuntimeError):
     """The device that was asked for cannot run this model here."""
+
+
+class EngineError(BgertError, RuntimeError):
+    """The engine failed while it ran the model; the message holds the engine's own."""
 
 
 class NonFiniteOutputError(BgertError, ArithmeticError):

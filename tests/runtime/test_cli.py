@@ -65,6 +65,18 @@ def test_a_failed_run_leaves_the_old_file(demo_folder, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
 
+def test_a_full_disk_is_one_line(demo_folder, tmp_path):
+    (tmp_path / "in.txt").write_text("a text\n" * 100)
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); import signal;"
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from bgert.cli import main; sys.exit(main(sys.argv[1:]))"
+    argv = ["encode", str(demo_folder), "--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.npy")]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bgert: error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
 def test_rerank(make_reranker_checkpoint, tmp_path, capsys):
     assert main(["export", str(make_reranker_checkpoint(num_labels=1)), "-o", str(tmp_path / "m"), "--no-verify"]) == 0
     (tmp_path / "docs.txt").write_text("a file\nthe folder\nsome text\n")

@@ -277,6 +277,13 @@ def test_damaged_files_are_refused(demo_folder, tmp_path, kind, damage):
         bgert.Encoder(folder)
 
 
+def test_what_the_engine_refuses_is_an_error_of_ours(demo_folder):
+    encoder = bgert.Encoder(demo_folder)
+    encoder.max_length = 10_000  # more than the position table has
+    with pytest.raises(bgert.EngineError, match="onnxruntime"):
+        encoder.encode("word " * 2000, max_length=2000)
+
+
 def test_an_engine_that_is_not_installed_names_its_extra(demo_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(bgert.EngineNotInstalledError, match=r"pip install 'bgert\[cpu\]'"):

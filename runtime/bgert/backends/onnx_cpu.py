@@ -10,7 +10,7 @@ import numpy as np
 
 from bgert.backends import BackendInfo
 from bgert.cpu_count import available_cpus
-from bgert.errors import EngineNotInstalledError, ModelFolderError
+from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
 from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ class OnnxCpuBackend:
             self._open()
         layout = _Layout(batch)
         feeds = {name: feed(layout) for name, feed in self._feeds.items()}
-        output: NDArray[np.float32] = self._session.run(None, feeds)[0]
+        try:
+            output: NDArray[np.float32] = self._session.run(None, feeds)[0]
+        except Exception as error:  # as above
+            raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
         return output
 
 
