@@ -141,7 +141,10 @@ def _read_vocab(checkpoint: Checkpoint, *, rounded: bool = False) -> tuple[list[
     raw = checkpoint.section("model").get("vocab")
     if rounded:
         text = (checkpoint.folder / "tokenizer.json").read_bytes()
-        raw = json.loads(text, parse_float=rust_float)["model"].get("vocab")
+        try:
+            raw = json.loads(text, parse_float=rust_float)["model"].get("vocab")
+        except (ValueError, OverflowError):  # the file was read before, so only a number can be at fault
+            raise checkpoint.error("tokenizer.json: model.vocab has a score that is out of range") from None
     if not isinstance(raw, list) or not raw:
         raise checkpoint.error("tokenizer.json: model.vocab is not a list of pieces with scores")
     for index, item in enumerate(raw):

@@ -38,7 +38,10 @@ def pack(vocab: Sequence[str], scores: Sequence[float], unk_id: int, charsmap: b
         text = body.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"piece {body.count(chr(0), 0, error.start)} holds a lone surrogate") from None
-    numbers = np.asarray(scores, dtype="<f8")
+    try:
+        numbers = np.asarray(scores, dtype="<f8")
+    except OverflowError:  # an int that is larger than any float
+        raise ValueError("there is not one finite score for each piece") from None
     if numbers.shape != (len(vocab),) or not np.isfinite(numbers).all():
         raise ValueError("there is not one finite score for each piece")
     if not 0 <= unk_id < len(vocab):

@@ -1,5 +1,7 @@
 // Feeds the Unigram model random and mutated bytes, vocabularies, charsmaps and files, and compares it with a plain
 // implementation of the same rules. Usage: fuzz_unigram SEED SECONDS
+#include <bit>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -69,9 +71,9 @@ std::string random_charsmap() {
     const std::uint32_t unit = node_of(key, node_of);
     units[unit ^ (units[unit] >> 10)] = 1U << 31 | static_cast<std::uint32_t>(replacements.size());
     units[unit] |= 1U << 8;
-    if (!chance(20)) replacements += random_text(chance(5) ? 40 : 3).substr(0, 200);
-    std::erase(replacements, '\0');
-    replacements.push_back('\0');
+    std::string replacement = chance(20) ? "" : random_text(chance(5) ? 40 : 3).substr(0, 200);
+    std::erase(replacement, '\0');  // of this one alone: each of the others has to keep its end
+    replacements += replacement + '\0';
   }
   if (!is_utf8(replacements)) return {};
   std::string blob;
@@ -233,11 +235,27 @@ class Plain {
   double unk_score_ = std::numeric_limits<double>::infinity();
 };
 
-void check_damaged_file(std::string file) {
+void damage(std::string& file) {
   for (std::size_t i = below(20) + 1; i > 0; --i) {
     file[chance(40) ? below(40) : below(file.size())] = static_cast<char>(chance(30) ? 0xFF : below(256));
   }
   if (chance(20)) file.resize(below(file.size()));
+}
+
+/// Random bytes seldom make a score of this size, and sums of such scores are infinite.
+void set_huge_score(std::string& file) {
+  static const std::vector<double> huge = {-1.5e308, 1.5e308, -1.1e290, -1e290, 1e290};
+  std::string score;
+  append_u64(std::bit_cast<std::uint64_t>(pick(huge)), score);
+  file.replace(40 + 8 * below(static_cast<std::size_t>(load_u64(file.data() + 16))), 8, score);
+}
+
+void check_damaged_file(std::string file) {
+  if (chance(20)) {
+    set_huge_score(file);
+  } else {
+    damage(file);
+  }
   const std::vector<char> exact(file.begin(), file.end());
   try {
     const UnigramModel model({exact.data(), exact.size()}, {});

@@ -9,6 +9,9 @@
 namespace bgert {
 namespace {
 
+// Tables hold the replacement of every code point: one rule may serve many, which multiplies its length.
+constexpr std::size_t kMostBytes = 256;
+
 // The fields of a unit, as in Darts-clone.
 constexpr std::uint32_t kLeafBit = 1U << 8;
 constexpr std::uint32_t kValueMask = (1U << 31) - 1;
@@ -29,6 +32,10 @@ PrecompiledCharsmap::PrecompiledCharsmap(std::string_view blob) {
   replacements_ = blob.substr(bytes);
   if (!is_utf8(replacements_)) fail("its replacements are not UTF-8");
   replacements_.push_back('\0');
+  for (std::size_t begin = 0, end; begin < replacements_.size(); begin = end + 1) {
+    end = replacements_.find('\0', begin);
+    if (end - begin > kMostBytes) fail("a replacement has more than 256 bytes");
+  }
 }
 
 /// Goes to the child for a byte; `leaf` says whether a rule ends there. False if there is no child.

@@ -19,7 +19,7 @@ class Unigram {
  public:
   Unigram() = default;
 
-  /// Pieces by id with their scores, which are finite. Of equal pieces the last counts, as in HF; empty ones never do.
+  /// Pieces by id with their scores, of at most 1e290 either way. Of equal pieces the last counts, as in HF; empty ones never do.
   Unigram(const std::vector<std::string_view>& pieces, std::vector<double> scores, TokenId unk_id);
 
   const DoubleArray& trie() const { return trie_; }

@@ -111,7 +111,8 @@ def damage(data, rng):
             changed = [*fields[:index], value, *fields[index + 1 :]]
             yield HEADER.pack(*changed) + data[HEADER.size :]
     scores = HEADER.size
-    yield data[:scores] + struct.pack("<d", float("nan")) + data[scores + 8 :]
+    for score in (float("nan"), float("inf"), 1.5e308, -1.5e308, -1e291):
+        yield data[:scores] + struct.pack("<d", score) + data[scores + 8 :]
     pieces = scores + 8 * fields[3]
     yield data[:pieces] + b"\xff" + data[pieces + 1 :]
     charsmap = pieces + fields[4]
@@ -160,6 +161,28 @@ def test_random_damage_never_crashes(folder, tmp_path, rng):
         except ModelFolderError as error:
             if "added token" not in str(error):  # <mask> may come out empty
                 raise
+
+
+def test_a_long_replacement_is_refused(unigram, vocab, tool, tmp_path):
+    # A damaged trie can give one replacement to every code point, each of which would get a copy.
+    for length, refused in ((256, False), (257, True)):
+        blob = tool("charsmap_builder").charsmap({"x": "y", "é": "a" * length})
+        unigram.write(tmp_path, unigram.tokenizer_json(vocab, blob), unigram.config())
+        if refused:
+            with pytest.raises(ModelFolderError, match="more than 256 bytes"):
+                Tokenizer.from_folder(tmp_path)
+        else:
+            assert ids(Tokenizer.from_folder(tmp_path)) == [e.ids for e in reference(tmp_path).encode_batch(TEXTS)]
+
+
+@pytest.mark.parametrize("score", ["1" + "0" * 400, "1" + "0" * 400 + ".5", "-1e400", "1e" + "9" * 5000, "1e291"])
+@pytest.mark.parametrize("name", ["XLMRobertaTokenizer", "PreTrainedTokenizerFast"])
+def test_scores_out_of_range_are_refused(unigram, vocab, charsmap, tmp_path, score, name):
+    body = json.dumps(unigram.tokenizer_json([*vocab[:-1], ("last", -123.5), vocab[-1]], charsmap))
+    unigram.write(tmp_path, {}, unigram.config(tokenizer_class=name))
+    (tmp_path / "tokenizer.json").write_text(body.replace("-123.5", score), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match="score"):
+        Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
