@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bgert.model_folder import Manifest
@@ -26,6 +26,7 @@ def export(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     max_tokens: int | None = None,
+    targets: Sequence[str] = ("cpu",),
     verify: bool = True,
     force: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -41,7 +42,8 @@ def export(
         query_prompt: text before queries; "" for none, None as above.
         document_prompt: text before documents; as `query_prompt`.
         max_tokens: longest input, special tokens counted; None for the checkpoint's own limit.
-        verify: compare the graph with the PyTorch checkpoint; needs torch and transformers.
+        targets: the graphs to write, see `bgert_export.targets.TARGETS`.
+        verify: compare the graphs with the PyTorch checkpoint; needs torch and transformers.
         force: replace a model folder that is already at `destination`.
         progress: called with a line of text at each step and for each choice.
 
@@ -63,7 +65,14 @@ def export(
 
     options = Options(pooling, normalize, query_prompt, document_prompt, max_tokens)
     return export_checkpoint(
-        source, destination, revision=revision, options=options, verify=verify, force=force, progress=progress
+        source,
+        destination,
+        revision=revision,
+        options=options,
+        targets=targets,
+        verify=verify,
+        force=force,
+        progress=progress,
     )
 
 

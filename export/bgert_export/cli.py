@@ -36,6 +36,9 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("--query-prompt", metavar="TEXT", help="text before queries; '' for none")
     export.add_argument("--document-prompt", metavar="TEXT", help="text before documents; '' for none")
     export.add_argument("--max-tokens", type=int, metavar="N", help="longest input, special tokens counted")
+    export.add_argument(
+        "--target", action="append", dest="targets", metavar="NAME", help="graph to write: cpu (default); repeatable"
+    )
     export.add_argument("--no-verify", action="store_false", dest="verify", help="do not compare with PyTorch")
     export.add_argument("--force", action="store_true", help="replace a model folder that exists")
 
@@ -71,6 +74,7 @@ def run_export(args: argparse.Namespace) -> int:
             query_prompt=args.query_prompt,
             document_prompt=args.document_prompt,
             max_tokens=args.max_tokens,
+            targets=args.targets or ("cpu",),
             verify=args.verify,
             force=args.force,
             progress=_say,

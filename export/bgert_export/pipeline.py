@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import bgert
 from bgert.errors import BgertError
-from bgert.model_folder import Choice, FileEntry, GraphEntry, Manifest
+from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import CheckpointError, VerificationError, WriteError
-from bgert_export.graphs import cpu
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
+from bgert_export.targets import TARGETS, Job, check_targets
 from bgert_export.torch_reference import require_torch
 from bgert_export.verify import verify_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from bgert.model_folder import GraphEntry
     from bgert.tokenizer_spec import TokenizerSpec
     from bgert_export.settings import Settings
 
@@ -34,6 +35,7 @@ def export_checkpoint(
     *,
     revision: str | None,
     options: Options,
+    targets: Sequence[str],
     verify: bool,
     force: bool,
     progress: Progress | None,
@@ -42,6 +44,7 @@ def export_checkpoint(
     from bgert.tokenizer_spec import TokenizerSpec
 
     say = progress or _silent
+    targets = check_targets(targets)
     if verify:
         require_torch()
     staging = Staging(destination, force=force)
@@ -62,12 +65,15 @@ def export_checkpoint(
     try:
         with staging:
             tokenizer = spec.write(staging.folder)
-            say(f"writing {cpu.STEM}.onnx")
-            graph = _write_graph(checkpoint, settings, staging.folder)
-            manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graph)
+            job = Job(checkpoint, settings, staging.folder, say)
+            graphs = []
+            for target in targets:
+                say(f"writing the graph for {target}")
+                graphs.append(TARGETS[target](job))
+            manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
             if verify:
-                manifest = replace(manifest, graphs=[_verified(graph, staging.folder, checkpoint, progress)])
+                manifest = replace(manifest, graphs=_verified(graphs, staging.folder, checkpoint, progress))
                 manifest.write(staging.folder)
             staging.commit()
     except BgertError:
@@ -77,20 +83,24 @@ def export_checkpoint(
     return manifest
 
 
-def _verified(graph: GraphEntry, folder: Path, checkpoint: Checkpoint, progress: Progress | None) -> GraphEntry:
-    """The entry with its parity report.
+def _verified(
+    graphs: list[GraphEntry], folder: Path, checkpoint: Checkpoint, progress: Progress | None
+) -> list[GraphEntry]:
+    """The entries with their parity reports.
 
     Raises:
-        VerificationError: the graph is not equal to PyTorch.
+        VerificationError: a graph is not equal to PyTorch.
     """
-    report = verify_folder(folder, checkpoint, progress)[0]
-    if not report.passed:
-        raise VerificationError(
-            f"the exported graph differs from PyTorch, so nothing was written: {'; '.join(report.failures)}"
-        )
-    if progress is not None:
-        progress(report.summary())
-    return replace(graph, parity=report.parity)
+    reports = {(report.target, report.precision): report for report in verify_folder(folder, checkpoint, progress)}
+    for report in reports.values():
+        if not report.passed:
+            raise VerificationError(
+                f"the exported graph {report.target} {report.precision} differs from PyTorch, so nothing was written: "
+                + "; ".join(report.failures)
+            )
+        if progress is not None:
+            progress(report.summary())
+    return [replace(graph, parity=reports[graph.target, graph.precision].parity) for graph in graphs]
 
 
 def _check_vocabulary(spec: TokenizerSpec, checkpoint: Checkpoint) -> None:
@@ -107,29 +117,8 @@ def _silent(line: str) -> None:
     del line
 
 
-def _write_graph(checkpoint: Checkpoint, settings: Settings, folder: Path) -> GraphEntry:
-    network, version = checkpoint.network, bgert.__version__
-    if settings.pooling is None:
-        written = cpu.write_reranker(network, folder, version=version)
-    else:
-        written = cpu.write_encoder(
-            network, folder, pooling=settings.pooling, normalize=settings.normalize, version=version
-        )
-    return GraphEntry(
-        target="cpu",
-        precision="fp32",
-        files=[FileEntry.of(folder, name) for name in written.files],
-        inputs=written.inputs,
-        output=written.output,
-        opset=dict(cpu.OPSET),
-        ir_version=cpu.IR_VERSION,
-        minimum_engine=cpu.MINIMUM_ENGINE,
-        parity=None,
-    )
-
-
 def _manifest(
-    checkpoint: Checkpoint, settings: Settings, folder: Path, tokenizer: dict[str, Any], graph: GraphEntry
+    checkpoint: Checkpoint, settings: Settings, folder: Path, tokenizer: dict[str, Any], graphs: list[GraphEntry]
 ) -> Manifest:
     architecture = checkpoint.architecture
     encoder = architecture.kind == "encoder"
@@ -141,7 +130,7 @@ def _manifest(
         tokenizer=tokenizer,
         tokenizer_files=[FileEntry.of(folder, name) for name in tokenizer["files"]],
         max_tokens=settings.max_tokens,
-        graphs=[graph],
+        graphs=graphs,
         pooling=settings.pooling,
         normalize=settings.normalize,
         dimensions=architecture.hidden_size if encoder else None,

@@ -1,0 +1,23 @@
+"""Names of the graphs that export can write."""
+
+import pytest
+from bgert import InvalidOptionError
+from bgert_export.targets import TARGETS, check_targets
+
+
+def test_each_name_once_in_the_order_given():
+    assert check_targets(["cpu", "cpu"]) == ["cpu"]
+
+
+@pytest.mark.parametrize("names", [["cpu", "tpu"], [""], []])
+def test_unknown_or_none(names):
+    with pytest.raises(InvalidOptionError, match="use cpu"):
+        check_targets(names)
+
+
+def test_export_refuses_before_it_reads_anything(tmp_path):
+    from bgert_export import export
+
+    with pytest.raises(InvalidOptionError, match="unknown target 'tpu'"):
+        export(tmp_path / "absent", tmp_path / "out", targets=["tpu"], verify=False)
+    assert list(TARGETS)[0] == "cpu"
