@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import FileEntry, GraphEntry
-from bgert_export.graphs import cpu
+from bgert_export.graphs import cpu, cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+    from types import ModuleType
 
     from bgert_export.checkpoint import Checkpoint
     from bgert_export.settings import Settings
@@ -31,28 +32,32 @@ class Job:
     say: Callable[[str], None]
 
 
-def _write_cpu(job: Job) -> GraphEntry:
+def _write_packed(job: Job, module: ModuleType, target: str, precision: str) -> GraphEntry:
+    """Run one of the writers of packed graphs, which have one interface."""
     network, settings = job.checkpoint.network, job.settings
     if settings.pooling is None:
-        written = cpu.write_reranker(network, job.folder, version=bgert.__version__)
+        written = module.write_reranker(network, job.folder, version=bgert.__version__)
     else:
-        written = cpu.write_encoder(
+        written = module.write_encoder(
             network, job.folder, pooling=settings.pooling, normalize=settings.normalize, version=bgert.__version__
         )
     return GraphEntry(
-        target="cpu",
-        precision="fp32",
+        target=target,
+        precision=precision,
         files=[FileEntry.of(job.folder, name) for name in written.files],
         inputs=written.inputs,
         output=written.output,
-        opset=dict(cpu.OPSET),
-        ir_version=cpu.IR_VERSION,
-        minimum_engine=cpu.MINIMUM_ENGINE,
+        opset=dict(module.OPSET),
+        ir_version=module.IR_VERSION,
+        minimum_engine=module.MINIMUM_ENGINE,
         parity=None,
     )
 
 
-TARGETS: dict[str, Callable[[Job], GraphEntry]] = {"cpu": _write_cpu}
+TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
+    "cpu": lambda job: _write_packed(job, cpu, "cpu", "fp32"),
+    "cuda": lambda job: _write_packed(job, cuda, "cuda", "fp16"),
+}
 
 
 def check_targets(names: Iterable[str]) -> list[str]:
