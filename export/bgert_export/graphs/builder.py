@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FLOAT", "INT32", "GraphBuilder"]
+__all__ = ["BGERT", "FLOAT", "INT32", "MICROSOFT", "GraphBuilder"]
 
 FLOAT = TensorProto.FLOAT
 INT32 = TensorProto.INT32
+BGERT = "bgert"
 MICROSOFT = "com.microsoft"
 
 _ALIGNMENT = 4096  # one page, so that engines may map the file
