@@ -4,7 +4,10 @@ from __future__ import annotations
 
 __all__ = [
     "BgertError",
+    "DeviceLostError",
+    "DeviceMemoryError",
     "DeviceUnavailableError",
+    "DeviceWarning",
     "EngineError",
     "EngineNotInstalledError",
     "IntegrityError",
@@ -53,9 +56,21 @@ class EngineError(BgertError, RuntimeError):
     """The engine failed while it ran the model; the message holds the engine's own."""
 
 
+class DeviceMemoryError(EngineError, MemoryError):
+    """The device's memory is full."""
+
+
+class DeviceLostError(EngineError):
+    """The device failed in a way that only a new process mends."""
+
+
 class NonFiniteOutputError(BgertError, ArithmeticError):
     """The engine returned NaN or infinity; nothing of the batch is served."""
 
 
 class TruncationWarning(UserWarning):
     """Texts were longer than `max_length` and were cut."""
+
+
+class DeviceWarning(UserWarning):
+    """A device is there and does not do what one would expect; the message says why and what to do."""

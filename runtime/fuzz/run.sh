@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the core with sanitizers and fuzzes it: run.sh [SEED [SECONDS]]
+# Builds the core and the kernels with sanitizers and fuzzes them: run.sh [SEED [SECONDS]]
 set -eu
 cd "$(dirname "$0")/.."
 seed=${1:-$(date +%s)}
@@ -24,3 +24,18 @@ for sanitizer in address,undefined thread; do
   rm "$build"/*
   seconds=$(( (seconds + 3) / 4 ))
 done
+
+kernels="fuzz/fuzz_kernels.cpp src/kernels/choose.cpp src/kernels/isa_baseline.cpp"
+flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi"
+case $(uname -m) in
+  x86_64)
+    flags="$flags -DBGERT_X86"
+    "${CXX:-g++}" $flags -mavx2 -mfma -c src/kernels/isa_avx2.cpp -o "$build/avx2.o"
+    "${CXX:-g++}" $flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -c src/kernels/isa_avx512.cpp \
+      -o "$build/avx512.o"
+    kernels="$kernels $build/avx2.o $build/avx512.o"
+    ;;
+esac
+"${CXX:-g++}" $flags $kernels -o "$build/fuzz_kernels"
+echo "fuzz_kernels with -fsanitize=address,undefined, seed $seed, $seconds s"
+"$build/fuzz_kernels" "$seed" "$seconds"

@@ -20,7 +20,7 @@ def float64_bert():
 @pytest.fixture(scope="session")
 def feeds_of():
     """Inputs of a packed graph for lists of token ids."""
-    from bgert.backends.onnx_cpu import _FEEDS, _Layout
+    from bgert.backends.onnx_cpu import _FEEDS
     from bgert.batching import PackedBatch
 
     def feeds(texts, names, types=None):
@@ -29,8 +29,8 @@ def feeds_of():
         np.cumsum(lengths, out=cuts[1:])
         ids = np.concatenate(texts).astype(np.int32)
         kinds = np.zeros_like(ids) if types is None else np.concatenate(types).astype(np.int32)
-        layout = _Layout(PackedBatch(ids, cuts, kinds))
-        return {name: _FEEDS[name](layout) for name in names}
+        batch = PackedBatch(ids, cuts, kinds)
+        return {name: _FEEDS[name](batch) for name in names}
 
     return feeds
 
@@ -40,8 +40,11 @@ def open_session():
     def opened(folder, name="cpu-fp32.onnx"):
         import onnxruntime
 
+        from bgert.backends.onnx_cpu import KERNELS
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.register_custom_ops_library(str(KERNELS))
         return onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
 
     return opened

@@ -40,7 +40,7 @@ def test_a_verified_export(checkpoint, tmp_path):
     )
     (graph,) = manifest.graphs
     assert (graph.target, graph.precision, graph.output) == ("cpu", "fp32", "embeddings")
-    assert (graph.opset, graph.ir_version) == ({"ai.onnx": 17, "com.microsoft": 1}, 8)
+    assert (graph.opset, graph.ir_version) == ({"ai.onnx": 17, "bgert": 1}, 8)
     assert graph.parity.count > 200
     assert graph.parity.max_abs_error < 5e-6
     assert graph.parity.min_cosine > 0.9999999

@@ -98,12 +98,12 @@ def test_default_prompt(make_checkpoint, sentence_transformers_files, tmp_path):
     files = sentence_transformers_files("cls", prompts={"query": "query: "}, default="query")
     manifest = export(make_checkpoint(files=files), tmp_path / "out")
     assert manifest.default_prompt == "query"
-    assert manifest.graphs[0].parity.max_abs_error < 5e-6
+    assert manifest.graphs[0].parity.max_abs_error < 1e-5
 
 
 def test_vectors_that_are_not_normalised_are_compared_at_length_one(make_checkpoint, tmp_path):
     manifest = export(make_checkpoint(), tmp_path / "out", pooling="mean", normalize=False)
-    assert manifest.graphs[0].parity.max_abs_error < 5e-6
+    assert manifest.graphs[0].parity.max_abs_error < 1e-5
 
 
 def test_command_line(folder, checkpoint, tmp_path, capsys):

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FLOAT", "FLOAT16", "INT32", "MICROSOFT", "GraphBuilder"]
+__all__ = ["BGERT", "FLOAT", "FLOAT16", "INT32", "MICROSOFT", "GraphBuilder"]
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
 INT32 = TensorProto.INT32
+BGERT = "bgert"
 MICROSOFT = "com.microsoft"
 
 _ALIGNMENT = 4096  # one page, so that engines may map the file

@@ -1,13 +1,13 @@
-"""The fp32 graph for ONNX Runtime's CPU provider: packed rows, padding only inside attention.
+"""The fp32 graph for ONNX Runtime's CPU provider: packed rows throughout, no padding anywhere.
 
-Linear layers see the tokens of all texts end to end, [T, H]. Around attention rows are gathered to [B, S, H] and
-back. Choices that were measured: a Gemm each for query, key and value (one for all three costs a copy to split them);
-Add + LayerNormalization and not the contrib SkipLayerNormalization, which is several times slower on the CPU; weights
-as [out, in] with `transB`, which ONNX Runtime packs once when it loads them, so nothing is transposed here.
+Every layer sees the tokens of all texts end to end, [T, H]. Matrices are ONNX Gemm, with weights as [out, in] and
+`transB`, which ONNX Runtime packs once when it loads them, so nothing is transposed here; one each for query, key and
+value, because one for all three costs a copy to split them. The rest are bgert's own operators (domain `bgert`,
+runtime/src/kernels): attention over packed rows, residual + LayerNorm, GELU and mean pooling.
 
-Inputs, all int32: `input_ids` [T], `position_ids` [T] (from 0 in each text), `padded_rows` [B, S] (packed row of each
-padded slot), `packed_slots` [T] (`b * S + s` of each packed row), `sequence_lengths` [B], and where the graph needs
-them `cls_rows` [B] (row of each text's first token) and `token_type_ids` [T].
+Inputs, all int32: `input_ids` [T], `position_ids` [T] (from 0 in each text), `cu_seqlens` [B + 1] (text b is the rows
+from `cu_seqlens[b]` to `cu_seqlens[b + 1]`), and where the graph needs them `cls_rows` [B] (row of each text's first
+token) and `token_type_ids` [T].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgert_export.graphs.builder import FLOAT, INT32, MICROSOFT, GraphBuilder
+from bgert_export.graphs.builder import BGERT, FLOAT, INT32, GraphBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "Written", "write_encoder", "write_reranker"]
 
 STEM = "cpu-fp32"
-OPSET = {"ai.onnx": 17, MICROSOFT: 1}
+OPSET = {"ai.onnx": 17, BGERT: 1}
 IR_VERSION = 8
 MINIMUM_ENGINE = "onnxruntime 1.20"
 
@@ -56,7 +56,7 @@ def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bo
     """
     with GraphBuilder(folder, STEM) as builder:
         body = _Body(builder, network)
-        pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows())
+        pooled = body.cls_rows() if pooling == "cls" else body.mean_rows()
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return _finish(builder, output, network.architecture.hidden_size, "encoder", version)
 
@@ -91,17 +91,14 @@ class _Body:
         self._hidden = network.architecture.hidden_size
         self._ids = builder.input("input_ids", INT32, ["tokens"])
         self._positions = builder.input("position_ids", INT32, ["tokens"])
-        self._padded_rows = builder.input("padded_rows", INT32, ["texts", "longest"])
-        self._packed_slots = builder.input("packed_slots", INT32, ["tokens"])
-        self._lengths = builder.input("sequence_lengths", INT32, ["texts"])
-        self._row_shape = builder.constant("shape.rows", np.array([-1, self._hidden], np.int64))
+        self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts_and_one"])
 
-    def all_rows(self) -> str:
-        """The last hidden state of every token, [T, H]."""
+    def mean_rows(self) -> str:
+        """The mean of the last hidden states of each text, [B, H]."""
         rows = self._embeddings()
         for layer in range(self._net.architecture.num_hidden_layers):
             rows = self._layer(rows, layer)
-        return rows
+        return self._b.node("MeanPool", [rows, self._cu_seqlens], "mean", domain=BGERT)
 
     def cls_rows(self) -> str:
         """The last hidden state of the first token of every text, [B, H].
@@ -115,8 +112,6 @@ class _Body:
         cls_rows = self._b.input("cls_rows", INT32, ["texts"])
         asking = self._b.node("Gather", [rows, cls_rows], "cls")
         query = self.linear(asking, f"encoder.layer.{last}.attention.self.query")
-        one_each = self._b.constant("shape.one_query", np.array([-1, 1, self._hidden], np.int64))
-        query = self._b.node("Reshape", [query, one_each], "cls.query")
         return self._tail(self._attention(query, rows, last), asking, last)
 
     def linear(self, rows: str, name: str) -> str:
@@ -137,8 +132,7 @@ class _Body:
             index = b.node("Add", [first, index], "embeddings.index")
         word_rows = b.node("Gather", [self._weight("embeddings.word_embeddings.weight"), self._ids], "embeddings.words")
         position_rows = b.node("Gather", [positions, index], "embeddings.positions")
-        total = b.node("Add", [word_rows, position_rows], "embeddings.sum")
-        return self._layer_norm(total, "embeddings.LayerNorm")
+        return self._add_layer_norm(word_rows, position_rows, "embeddings.LayerNorm")
 
     def _positions_without_padding(self) -> str:
         """Rows of XLM-RoBERTa's position table, which does not count padding tokens.
@@ -166,39 +160,30 @@ class _Body:
 
     def _layer(self, rows: str, layer: int) -> str:
         """One transformer layer over every token, [T, H] to [T, H]."""
-        at = f"encoder.layer.{layer}.attention"
-        query = self._pad(self.linear(rows, f"{at}.self.query"))
-        context = self._attention(query, rows, layer)
-        return self._tail(self._b.node("Gather", [context, self._packed_slots], f"{at}.packed"), rows, layer)
+        query = self.linear(rows, f"encoder.layer.{layer}.attention.self.query")
+        return self._tail(self._attention(query, rows, layer), rows, layer)
 
     def _attention(self, query: str, rows: str, layer: int) -> str:
-        """Attention of [B, Q, H] over the tokens of its own text, to [B * Q, H]."""
+        """Attention of every token, or of one a text, over the tokens of its own text: like `query`."""
         at = f"encoder.layer.{layer}.attention"
-        key, value = (self._pad(self._gemm(rows, f"{at}.self.{part}", None)) for part in ("key", "value"))
-        heads = self._b.node(
-            "MultiHeadAttention",
-            [query, key, value, "", self._lengths],
-            f"{at}.heads",
+        key, value = (self._gemm(rows, f"{at}.self.{part}", None) for part in ("key", "value"))
+        return self._b.node(
+            "PackedAttention",
+            [query, key, value, self._cu_seqlens],
+            f"{at}.context",
             attributes={"num_heads": self._net.architecture.num_attention_heads},
-            domain=MICROSOFT,
+            domain=BGERT,
         )
-        return self._b.node("Reshape", [heads, self._row_shape], f"{at}.context")
 
     def _tail(self, context: str, residual: str, layer: int) -> str:
         """Attention's output projection and the feed-forward network, each with residual and LayerNorm."""
         at, b = f"encoder.layer.{layer}", self._b
         projected = self._gemm(context, f"{at}.attention.output.dense", self._net.attention_output_bias(layer))
-        total = b.node("Add", [projected, residual], f"{at}.attention.output.sum")
-        attended = self._layer_norm(total, f"{at}.attention.output.LayerNorm")
+        attended = self._add_layer_norm(projected, residual, f"{at}.attention.output.LayerNorm")
         wide = self.linear(attended, f"{at}.intermediate.dense")
-        wide = b.node("Gelu", [wide], f"{at}.intermediate.gelu", domain=MICROSOFT)
+        wide = b.node("Gelu", [wide], f"{at}.intermediate.gelu", domain=BGERT)
         narrow = self.linear(wide, f"{at}.output.dense")
-        total = b.node("Add", [narrow, attended], f"{at}.output.sum")
-        return self._layer_norm(total, f"{at}.output.LayerNorm")
-
-    def _pad(self, rows: str) -> str:
-        """[T, H] to [B, S, H]."""
-        return self._b.node("Gather", [rows, self._padded_rows], f"{rows}.padded")
+        return self._add_layer_norm(narrow, attended, f"{at}.output.LayerNorm")
 
     def _gemm(self, rows: str, name: str, bias: NDArray[np.float32] | None) -> str:
         inputs = [rows, self._weight(f"{name}.weight")]
@@ -206,37 +191,13 @@ class _Body:
             inputs.append(self._b.weight(f"{name}.bias", bias.shape, [bias]))
         return self._b.node("Gemm", inputs, name, attributes={"transB": 1})
 
-    def _layer_norm(self, rows: str, name: str) -> str:
-        inputs = [rows, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
-        attributes = {"axis": -1, "epsilon": self._net.architecture.layer_norm_eps}
-        return self._b.node("LayerNormalization", inputs, name, attributes=attributes)
+    def _add_layer_norm(self, rows: str, residual: str, name: str) -> str:
+        inputs = [rows, residual, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
+        attributes = {"epsilon": self._net.architecture.layer_norm_eps}
+        return self._b.node("AddLayerNorm", inputs, name, attributes=attributes, domain=BGERT)
 
     def _weight(self, name: str) -> str:
         return self._b.weight(name, self._shapes[name], self._net.blocks(name))
-
-
-def _mean(b: GraphBuilder, rows: str) -> str:
-    """Mean over each text's own tokens, [T, H] to [B, H].
-
-    Every text is one product of its own weights, 1 / length where there is a token and 0 on padding, with its own
-    rows: what other texts a batch holds changes nothing but the number of zeros.
-    """
-    padded = b.node("Gather", [rows, "padded_rows"], "pooling.padded")
-    shape = b.node("Shape", ["padded_rows"], "pooling.shape")
-    zero, one = (b.constant(f"pooling.{n}", np.array(n, np.int64)) for n in (0, 1))
-    longest = b.node("Gather", [shape, one], "pooling.longest")
-    slots = b.node("Range", [zero, longest, one], "pooling.slots")
-    axis = b.constant("pooling.axis", np.array([1], np.int64))
-    lengths = b.node("Unsqueeze", ["sequence_lengths", axis], "pooling.lengths")
-    wide = b.node("Cast", [lengths], "pooling.lengths.int64", attributes={"to": 7})
-    inside = b.node("Less", [slots, wide], "pooling.inside")
-    counts = b.node("Cast", [lengths], "pooling.counts", attributes={"to": FLOAT})
-    share = b.node("Reciprocal", [counts], "pooling.share")
-    nothing = b.constant("pooling.nothing", np.array(0, np.float32))
-    weights = b.node("Where", [inside, share, nothing], "pooling.weights")
-    weights = b.node("Unsqueeze", [weights, axis], "pooling.weights.row")
-    sums = b.node("MatMul", [weights, padded], "pooling.mean.row")
-    return b.node("Squeeze", [sums, axis], "pooling.mean")
 
 
 def _normalized(b: GraphBuilder, rows: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgert import _native
 from bgert.backends import BackendInfo
 from bgert.cpu_count import available_cpus
 from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
 from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxCpuBackend"]
 
+# bgert's own operators (runtime/src/kernels), built beside the tokenizer.
+KERNELS = Path(_native.__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
 # Small enough for activations to stay in the caches; larger batches were slower (LOG.md).
 TOKEN_BUDGET = 512
 
@@ -56,7 +61,9 @@ class OnnxCpuBackend:
         self._open()
         declared = {entry.name for entry in self._session.get_inputs()}
         if unknown := sorted(declared - _FEEDS.keys()):
-            raise ModelFolderError(f"{self._path} has an input {unknown[0]!r} that this bgert does not know")
+            raise ModelFolderError(
+                f"{self._path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
+            )
         self._feeds = {name: _FEEDS[name] for name in declared}
 
     def _open(self) -> None:
@@ -66,8 +73,7 @@ class OnnxCpuBackend:
         options.log_severity_level = 3
         # A memory pattern is kept for every shape that was ever run: with packed batches that never ends.
         options.enable_mem_pattern = False
-        # The fused kernel is several times slower than Add + LayerNormalization on the CPU.
-        options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+        options.register_custom_ops_library(str(KERNELS))
         if self._intra_op_threads > 1:
             # Idle threads that spin would take the cores from whatever runs beside the model.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -83,8 +89,7 @@ class OnnxCpuBackend:
             # The thread pool did not survive the fork, and the old session would wait for it: never destroy it.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._open()
-        layout = _Layout(batch)
-        feeds = {name: feed(layout) for name, feed in self._feeds.items()}
+        feeds = {name: feed(batch) for name, feed in self._feeds.items()}
         try:
             output: NDArray[np.float32] = self._session.run(None, feeds)[0]
         except Exception as error:  # as above
@@ -92,36 +97,15 @@ class OnnxCpuBackend:
         return output
 
 
-class _Layout:
-    """Index arrays between packed rows [T] and padded slots [B, S]."""
-
-    def __init__(self, batch: PackedBatch) -> None:
-        self.batch = batch
-        self.starts = batch.cu_seqlens[:-1]
-        self.lengths = np.diff(batch.cu_seqlens)
-        self.longest = int(self.lengths.max())
-
-    def position_ids(self) -> NDArray[np.int32]:
-        count = len(self.batch.input_ids)
-        return np.arange(count, dtype=np.int32) - np.repeat(self.starts, self.lengths)
-
-    def padded_rows(self) -> NDArray[np.int32]:
-        """int32[B, S]; padding repeats the last row of its own text, so that no text reads another's."""
-        offsets = np.minimum(np.arange(self.longest, dtype=np.int32), self.lengths[:, None] - 1)
-        rows: NDArray[np.int32] = self.starts[:, None] + offsets
-        return rows
-
-    def packed_slots(self) -> NDArray[np.int32]:
-        first_slot = np.arange(len(self.lengths), dtype=np.int32) * np.int32(self.longest)
-        return self.position_ids() + np.repeat(first_slot, self.lengths)
+def _position_ids(batch: PackedBatch) -> NDArray[np.int32]:
+    starts, lengths = batch.cu_seqlens[:-1], np.diff(batch.cu_seqlens)
+    return np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(starts, lengths)
 
 
-_FEEDS: dict[str, Any] = {
-    "input_ids": lambda layout: layout.batch.input_ids,
-    "token_type_ids": lambda layout: layout.batch.type_ids,
-    "position_ids": _Layout.position_ids,
-    "padded_rows": _Layout.padded_rows,
-    "packed_slots": _Layout.packed_slots,
-    "sequence_lengths": lambda layout: layout.lengths,
-    "cls_rows": lambda layout: layout.starts,
+_FEEDS: dict[str, Callable[[PackedBatch], NDArray[np.int32]]] = {
+    "input_ids": lambda batch: batch.input_ids,
+    "token_type_ids": lambda batch: batch.type_ids,
+    "position_ids": _position_ids,
+    "cu_seqlens": lambda batch: batch.cu_seqlens,
+    "cls_rows": lambda batch: batch.cu_seqlens[:-1],
 }

@@ -1,0 +1,111 @@
+// Random shapes through every kernel that this processor has, compared with double precision: fuzz_kernels [SEED [SECONDS]]
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace {
+
+std::mt19937_64 rng;
+
+std::size_t below(std::size_t n) { return static_cast<std::size_t>(rng() % n); }
+
+// A buffer of exactly this size on the heap, so that the sanitizer sees a read past its end.
+std::unique_ptr<float[]> random_floats(std::size_t count, float spread) {
+  std::normal_distribution<float> normal(0.0f, spread);
+  auto floats = std::make_unique<float[]>(count);
+  std::generate_n(floats.get(), count, [&] { return normal(rng); });
+  return floats;
+}
+
+void expect(double found, double wanted, double tolerance, const char* kernel, const char* set) {
+  if (std::abs(found - wanted) <= tolerance * std::max(1.0, std::abs(wanted))) return;
+  std::fprintf(stderr, "FAILED: %s of %s: %.9g, expected %.9g\n", kernel, set, found, wanted);
+  std::abort();
+}
+
+void check_attention(const bgert::Kernels& kernels) {
+  const std::size_t length = 1 + below(below(4) == 0 ? 200 : 40), size = 1 + below(80), heads = 1 + below(3);
+  const std::size_t stride = size * heads, queries = below(3) == 0 ? 1 : length;
+  const auto query = random_floats(queries * stride, 2.0f), key = random_floats(length * stride, 2.0f);
+  const auto value = random_floats(length * stride, 1.0f);
+  const auto out = std::make_unique<float[]>(queries * stride);
+  const auto scratch = std::make_unique<float[]>(kernels.attention_scratch(length, size));
+  const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+  for (std::size_t at = 0; at < stride; at += size) {
+    kernels.attend({query.get() + at, key.get() + at, value.get() + at, out.get() + at, stride, queries, length, size,
+                    scale},
+                   scratch.get());
+    for (std::size_t q = 0; q < queries; ++q) {
+      std::vector<double> weights(length);
+      for (std::size_t k = 0; k < length; ++k) {
+        for (std::size_t i = 0; i < size; ++i) {
+          weights[k] += double{query[q * stride + at + i]} * double{key[k * stride + at + i]} * double{scale};
+        }
+      }
+      const double peak = *std::max_element(weights.begin(), weights.end());
+      double total = 0;
+      for (double& weight : weights) total += weight = std::exp(weight - peak);
+      for (std::size_t i = 0; i < size; ++i) {
+        double wanted = 0;
+        for (std::size_t k = 0; k < length; ++k) wanted += weights[k] / total * double{value[k * stride + at + i]};
+        expect(double{out[q * stride + at + i]}, wanted, 3e-5, "attend", kernels.name);
+      }
+    }
+  }
+}
+
+void check_rows(const bgert::Kernels& kernels) {
+  const std::size_t size = 1 + below(100), rows = 1 + below(50);
+  const auto x = random_floats(rows * size, 3.0f), residual = random_floats(size, 1.0f);
+  const auto gamma = random_floats(size, 1.0f), beta = random_floats(size, 1.0f);
+  const auto out = std::make_unique<float[]>(size);
+  kernels.add_layer_norm(x.get(), residual.get(), gamma.get(), beta.get(), 1e-5f, size, out.get());
+  double mean = 0, variance = 0;
+  const auto count = static_cast<double>(size);
+  for (std::size_t i = 0; i < size; ++i) mean += (double{x[i]} + double{residual[i]}) / count;
+  for (std::size_t i = 0; i < size; ++i) variance += std::pow(double{x[i]} + double{residual[i]} - mean, 2) / count;
+  for (std::size_t i = 0; i < size; ++i) {
+    const double centred = double{x[i]} + double{residual[i]} - mean;
+    const double wanted = centred / std::sqrt(variance + 1e-5) * double{gamma[i]} + double{beta[i]};
+    expect(double{out[i]}, wanted, 2e-5, "add_layer_norm", kernels.name);
+  }
+  kernels.gelu(x.get(), size, out.get());
+  for (std::size_t i = 0; i < size; ++i) {
+    const double value = double{x[i]};
+    expect(double{out[i]}, value * 0.5 * std::erfc(-value / std::sqrt(2.0)), 2e-6, "gelu", kernels.name);
+  }
+  kernels.mean_rows(x.get(), rows, size, out.get());
+  for (std::size_t i = 0; i < size; ++i) {
+    double wanted = 0;
+    for (std::size_t row = 0; row < rows; ++row) wanted += double{x[row * size + i]} / static_cast<double>(rows);
+    expect(double{out[i]}, wanted, 2e-6, "mean_rows", kernels.name);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const unsigned long long seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1;
+  const double seconds = argc > 2 ? std::atof(argv[2]) : 5;
+  rng.seed(seed);
+  std::size_t rounds = 0;
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
+    for (const char* name : {"baseline", "avx2", "avx512"}) {
+      const bgert::Kernels* kernels = bgert::choose_kernels(name);
+      if (kernels == nullptr) continue;
+      check_attention(*kernels);
+      check_rows(*kernels);
+      ++rounds;
+    }
+  }
+  std::printf("%zu rounds of random shapes agree with double precision\n", rounds);
+}
