@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bgert.backends.cuda_memory import CudaRuntime, load_library
+from bgert.backends.cuda_session import PROVIDER
 from bgert.errors import DeviceUnavailableError, EngineNotInstalledError
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "require_libraries",
 ]
 
-PROVIDER = "CUDAExecutionProvider"
+
 MINIMUM = (1, 31)
 # What libonnxruntime_providers_cuda.so needs, by CUDA's major version, with the pip packages that hold it. In the
 # order in which they load: each needs those before it.

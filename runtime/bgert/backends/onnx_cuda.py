@@ -1,31 +1,29 @@
 """ONNX Runtime on one NVIDIA GPU: packed fp16, pinned staging, copies beside compute, CUDA graphs for small batches.
 
-Every CUDA call of a device is made by two threads of its own. The launcher queues work: ONNX Runtime keeps its CUDA
-graphs and handles by thread, and `run` is called from threads that come and go. The waiter waits for results. Callers
-lay out their batch in a slot of pinned memory meanwhile, so the launcher always finds the next one ready.
+Every CUDA call of a device is made by two threads of its own. The launcher queues work, and `run` is called from
+threads that come and go; the waiter waits for results. Callers lay out their batch in a slot of pinned memory
+meanwhile, so that the launcher finds the next one ready.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import re
 import threading
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bgert.backends import BackendInfo, cuda_check
-from bgert.backends.cuda_memory import LOST_CODES, CudaRuntime
-from bgert.backends.packed_layout import Bucket, InputPlan, bucket_of, fit, graph_buckets
+from bgert.backends.cuda_memory import CudaRuntime
+from bgert.backends.cuda_session import CudaSession
+from bgert.backends.packed_layout import InputPlan, bucket_of, fit
 from bgert.batching import slice_batch
 from bgert.errors import (
-    BgertError,
     DeviceLostError,
     DeviceMemoryError,
     DeviceUnavailableError,
@@ -42,24 +40,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.backends.cuda_memory import DeviceMemory, Event, PinnedMemory, Stream
+    from bgert.backends.cuda_session import Slot
+    from bgert.backends.packed_layout import Bucket
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry
 
 __all__ = ["OnnxCudaBackend"]
 
 TOKEN_BUDGET = 16_384
-SLOTS = 3  # one computes, one is queued behind it, one is being filled
-LEAST_TEXT = 4  # tokens; a batch of shorter texts on average is cut
-
-_NO_MEMORY = re.compile(
-    r"Failed to allocate memory|is smaller than requested bytes|out of memory|ALLOC_FAILED|CUDA failure 2:", re.I
-)
-_FAILURE = re.compile(r"CUDA failure (\d+)")
+RING = 3  # one batch computes, one is queued behind it, one is being laid out
 
 
 class _Captures:
-    """Capturing a CUDA graph forbids other threads to allocate device memory, so it has the process for itself."""
+    """Capturing a CUDA graph forbids every thread to allocate device memory, so it has the process for itself."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -95,53 +88,6 @@ class _Captures:
 _CAPTURES = _Captures()
 
 
-@dataclass
-class _Slot:
-    """Staging of one batch: the same blocks on both sides of the bus."""
-
-    host_in: PinnedMemory
-    device_in: DeviceMemory
-    device_out: DeviceMemory
-    host_out: PinnedMemory
-    uploaded: Event
-    computed: Event
-    done: Event
-
-    def parts(self) -> list[Any]:
-        return [*vars(self).values()]
-
-
-@dataclass
-class _Device:
-    """What lives on the device; freed in the launcher's thread."""
-
-    cuda: CudaRuntime
-    upload: Stream
-    compute: Stream
-    download: Stream
-    slots: list[_Slot]
-    session: Any = None
-
-    def settle(self) -> None:
-        """Wait until nothing is at work."""
-        for stream in (self.upload, self.compute, self.download):
-            stream.synchronize()
-
-    def close(self) -> None:
-        try:
-            self.settle()
-            self.session = None
-            for part in [
-                *(part for slot in self.slots for part in slot.parts()),
-                self.upload,
-                self.compute,
-                self.download,
-            ]:
-                part.close()
-        except EngineError:
-            self.session = None  # a lost device has nothing left to free
-
-
 class OnnxCudaBackend:
     """A packed `cuda` graph on one GPU. `run` may be called from any number of threads.
 
@@ -149,7 +95,7 @@ class OnnxCudaBackend:
         folder: the model folder.
         graph: its entry for target `cuda`.
         device: number of the device.
-        pad_token_id: as `bgert.backends.packed_layout.InputPlan`.
+        pad_token_id: as in `bgert.backends.packed_layout.InputPlan`.
         max_tokens: longest text.
         memory_limit: bytes that ONNX Runtime may take on the device, weights included; None for no limit.
         graphs: capture CUDA graphs for small batches.
@@ -160,7 +106,7 @@ class OnnxCudaBackend:
     Raises:
         EngineNotInstalledError: a library is missing; the message names it and its pip package.
         DeviceUnavailableError: no driver, one too old, no such device, or one on which the graph does not run whole.
-        DeviceMemoryError: the model, or one text of `max_tokens`, does not fit.
+        DeviceMemoryError: the model, or a batch of one text of `max_tokens`, does not fit.
         InvalidOptionError: `memory_limit` leaves no room beside the weights.
         IntegrityError: a file of the graph is not the one that export wrote.
     """
@@ -183,187 +129,87 @@ class OnnxCudaBackend:
             onnxruntime = cuda_check.import_onnxruntime()
             major = cuda_check.cuda_major(onnxruntime)
             cuda_check.require_libraries(major)
-            cuda = cuda or CudaRuntime(major)
+            cuda = CudaRuntime(major)
         if cuda is None:
             raise TypeError("a stand-in for onnxruntime needs one for cuda")
-        self._number = device
-        self._ort = onnxruntime
-        self._path = folder / graph.files[0].name
+        path = folder / graph.files[0].name
         verify_files(folder, graph.files)
         weights = sum(entry.size for entry in graph.files)
-        if memory_limit is not None and memory_limit <= 1.05 * weights:
-            # ONNX Runtime 1.31 subtracts weights from the limit without a sign: below them it has no limit at all.
+        if memory_limit is not None and memory_limit <= weights:
+            # ONNX Runtime 1.31 subtracts the weights from it without a sign: a limit below them is none at all.
             raise InvalidOptionError(
                 f"the GPU memory limit is {memory_limit:,} bytes, and the weights alone take {weights:,}: raise it"
             )
-        self._memory_limit = memory_limit
         try:
             self._plan = InputPlan(graph.inputs, pad_token_id=pad_token_id)
         except ValueError as error:
             raise ModelFolderError(
-                f"{self._path} has an input {str(error)!r} that this bgert does not know: upgrade bgert"
+                f"{path} has an input {str(error)!r} that this bgert does not know: export the model again"
             ) from None
-        self._output = graph.output
         self._max_tokens = max_tokens
-        self._lost: str | None = None
         self._pid = os.getpid()
-        self._launcher = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-launch")
-        self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-wait")
-        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        self._graph_slot: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        self._graphs: dict[Bucket, tuple[Any, Any]] = {}
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-launcher")
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-waiter")
+        self._ring: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._graph_slot: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         try:
-            self._device = self._launcher.submit(self._open_device, cuda, token_budget).result()
-            finalizer = weakref.finalize(self, _release, self._device, self._launcher, self._waiter, self._pid)
+            opening = self._launcher.submit(
+                CudaSession,
+                onnxruntime,
+                cuda,
+                path=path,
+                output=graph.output,
+                plan=self._plan,
+                device=device,
+                max_tokens=max_tokens,
+                tokens=token_budget,
+                ring=RING,
+                memory_limit=memory_limit,
+            )
+            self._session = opening.result()
+            finalizer = weakref.finalize(self, _release, self._session, self._launcher, self._waiter, self._pid)
             finalizer.atexit = False  # the process gives everything back by ending
             self._waiter.submit(cuda.set_device, device).result()
+            self._most_tokens = max(token_budget, max_tokens)
             with _CAPTURES.capturing():
-                budget = self._launcher.submit(self._start, token_budget, graphs).result()
+                self._start(graphs)
         except BaseException:
             self._launcher.shutdown(wait=False)
             self._waiter.shutdown(wait=False)
             raise
-        self._most_tokens = budget
         self.info = BackendInfo(
             device=f"cuda:{device}",
             precision=graph.precision,
             engine=f"onnxruntime-gpu {onnxruntime.__version__}",
-            workers=SLOTS,
-            token_budget=budget,
+            workers=RING,
+            token_budget=min(token_budget, self._most_tokens),
         )
 
-    # Opening, all in the launcher's thread.
-
-    def _open_device(self, cuda: CudaRuntime, token_budget: int) -> _Device:
-        cuda.set_device(self._number)
-        device = _Device(cuda, cuda.stream(), cuda.stream(), cuda.stream(), [])
-        try:
-            self._columns = self._open_session(device, graphs=True)
-            tokens = max(token_budget, self._max_tokens)
-            texts = max(16, tokens // LEAST_TEXT)
-            # Room for both inputs of [B, S] at 2.5 slots a token.
-            self._in_bytes = self._plan.nbytes(Bucket(tokens * 17 // 16 + 16, texts, max(1, 5 * tokens // 2 // texts)))
-            self._out_bytes = 4 * self._columns * texts
-            for spin in (True, *[False] * SLOTS):
-                device.slots.append(
-                    _Slot(
-                        cuda.allocate_pinned(self._in_bytes),
-                        cuda.allocate(self._in_bytes),
-                        cuda.allocate(self._out_bytes),
-                        cuda.allocate_pinned(self._out_bytes),
-                        cuda.event(),
-                        cuda.event(),
-                        cuda.event(spin=spin),
-                    )
-                )
-        except BaseException as error:
-            device.close()
-            if isinstance(error, DeviceMemoryError):
-                free, total = cuda.memory_info()
-                raise DeviceMemoryError(
-                    f"{self._path.name} does not fit on cuda:{self._number}, where {free:,} of {total:,} bytes are "
-                    f"free ({error}): free some, or choose another device"
-                ) from None
-            raise
-        return device
-
-    def _open_session(self, device: _Device, *, graphs: bool) -> int:
-        """Load the model; returns the columns of its output."""
-        ort = self._ort
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is written as it shall run
-        options.enable_mem_pattern = False  # a pattern a shape would hold memory beside the arena's own reuse
-        options.intra_op_num_threads = 1
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-        provider = {
-            "device_id": str(self._number),
-            "user_compute_stream": str(device.compute.handle),
-            "enable_cuda_graph": "1" if graphs else "0",
-            "arena_extend_strategy": "kSameAsRequested",  # the first run is the largest there will be
-            "use_tf32": "0",  # what is float32 is so on purpose
-            "enable_cudnn": "0",  # no operator of the graph asks for it
-        }
-        if self._memory_limit is not None:
-            provider["gpu_mem_limit"] = str(self._memory_limit)
-        try:
-            session = ort.InferenceSession(str(self._path), options, providers=[(cuda_check.PROVIDER, provider)])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            found = self._translated(error)
-            if isinstance(found, (DeviceMemoryError, DeviceLostError)):
-                raise found from error
-            raise DeviceUnavailableError(f"ONNX Runtime cannot load {self._path} for CUDA: {error}") from error
-        if session.get_providers()[0] != cuda_check.PROVIDER:
-            raise DeviceUnavailableError(
-                f"ONNX Runtime {ort.__version__} did not start its CUDA provider and would use the CPU instead; run "
-                '`python -c "import onnxruntime; onnxruntime.print_debug_info()"` to see why'
-            )
-        session.disable_fallback()  # by default an error in CUDA would open the model again on the CPU
-        device.session = session
-        return int(session.get_outputs()[0].shape[1])
-
-    def _start(self, budget: int, graphs: bool) -> int:
-        """Run the largest batch first, so that the arena has its size, then capture; returns the budget that fits."""
+    def _start(self, graphs: bool) -> None:
+        """Give the arena its size, capture, and hand out the slots."""
         while True:
             try:
-                self._trial(budget)
+                self._launch(self._session.trial, self._most_tokens)
                 break
             except DeviceMemoryError:
-                if budget <= self._max_tokens:
+                if self._most_tokens <= self._max_tokens:
                     raise
-                budget = max(budget // 2, self._max_tokens)
-                self._say_short(budget)
+                self._shrink(max(self._most_tokens // 2, self._max_tokens))
         if graphs:
             try:
-                self._capture()
+                self._launch(self._session.capture)
             except (DeviceMemoryError, DeviceLostError):
                 raise
             except EngineError as error:
-                warnings.warn(
-                    f"CUDA graphs are off, because capturing one failed, and single texts take longer: {error}",
-                    DeviceWarning,
-                    stacklevel=2,
-                )
+                self._say(f"CUDA graphs are off and single texts take longer, because capturing one failed: {error}")
                 graphs = False
-        if not graphs:
-            self._graphs.clear()
-            self._device.session = None
-            self._open_session(self._device, graphs=False)
-            self._trial(budget)
+        if graphs:
+            self._graph_slot.put(self._session.graph_slot)
         else:
-            self._graph_slot.put(self._device.slots[0])
-        for slot in self._device.slots[1:]:
-            self._free.put(slot)
-        return budget
-
-    def _trial(self, tokens: int) -> None:
-        """One batch of full-length texts."""
-        from bgert.batching import PackedBatch
-
-        longest = min(self._max_tokens, tokens)
-        cuts = np.minimum(np.arange(0, tokens + longest, longest), tokens).astype(np.int32)
-        batch = PackedBatch(np.zeros(tokens, np.int32), cuts, np.zeros(tokens, np.int32))
-        slot, bucket = self._device.slots[1], bucket_of(np.diff(cuts))
-        self._plan.fill(slot.host_in.array(), batch, bucket)
-        self._launch(slot, bucket, self._bind(slot, bucket), self._run_options(-1), len(batch))
-        slot.done.synchronize()
-
-    def _capture(self) -> None:
-        slot = self._device.slots[0]
-        for number, bucket in enumerate(graph_buckets(self._max_tokens), 1):
-            if self._plan.nbytes(bucket) > self._in_bytes or 4 * self._columns * bucket.texts > self._out_bytes:
-                continue
-            self._graphs[bucket] = self._bind(slot, bucket), self._run_options(number)
-            from bgert.batching import PackedBatch
-
-            one = np.array([0, 1], np.int32)
-            self._plan.fill(slot.host_in.array(), PackedBatch(one[:1], one, one[:1]), bucket)
-            for _ in range(2):  # the first run captures, the second is a replay
-                self._launch(slot, bucket, *self._graphs[bucket], 1)
-            slot.done.synchronize()
-
-    # Running.
+            self._launch(self._session.without_graphs)
+            self._launch(self._session.trial, self._most_tokens)
+        for slot in self._session.ring:
+            self._ring.put(slot)
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns].
@@ -379,10 +225,10 @@ class OnnxCudaBackend:
                 "this process was forked from the one that opened the model on CUDA, which CUDA does not survive: "
                 "open the model after the fork, or start workers with the multiprocessing method 'spawn'"
             )
-        if self._lost is not None:
-            raise DeviceLostError(self._lost)
+        if self._session.lost is not None:
+            raise DeviceLostError(self._session.lost)
         bucket = bucket_of(np.diff(batch.cu_seqlens))
-        if len(batch) > 1 and not self._has_room(bucket):
+        if len(batch) > 1 and (len(batch.input_ids) > self._most_tokens or not self._session.has_room(bucket)):
             return self._run_halves(batch)
         try:
             return self._run(batch, bucket)
@@ -392,9 +238,7 @@ class OnnxCudaBackend:
                     f"a text of {len(batch.input_ids)} tokens alone does not fit into the memory of "
                     f"{self.info.device} ({error}): free some there, or pass a smaller max_length"
                 ) from error
-            if bucket.tokens // 2 < self._most_tokens:
-                self._most_tokens = max(bucket.tokens // 2, 1)
-                self._say_short(self._most_tokens)
+        self._shrink(max(len(batch.input_ids) // 2, 1))
         return self._run_halves(batch)
 
     def _run_halves(self, batch: PackedBatch) -> NDArray[np.float32]:
@@ -402,112 +246,50 @@ class OnnxCudaBackend:
         halves = (slice_batch(batch, 0, middle), slice_batch(batch, middle, len(batch)))
         return np.concatenate([self.run(half) for half in halves])
 
-    def _has_room(self, bucket: Bucket) -> bool:
-        return (
-            bucket.tokens <= max(self._most_tokens * 17 // 16, 16)
-            and self._plan.nbytes(bucket) <= self._in_bytes
-            and 4 * self._columns * bucket.texts <= self._out_bytes
-        )
-
     def _run(self, batch: PackedBatch, bucket: Bucket) -> NDArray[np.float32]:
-        small = fit(np.diff(batch.cu_seqlens), list(self._graphs))
-        home, slot = self._take(small is not None)
-        in_graph = small is not None and home is self._graph_slot
+        session, texts = self._session, len(batch)
+        small = fit(np.diff(batch.cu_seqlens), list(session.graphs))
+        home = self._ring
+        if small is not None:
+            try:  # a small batch does not wait for another one: there is the ring
+                slot, home = self._graph_slot.get_nowait(), self._graph_slot
+            except queue.Empty:
+                small = None
+        if small is None:
+            slot = self._ring.get()
         try:
             with _CAPTURES.running():
-                if in_graph and small is not None:
-                    self._plan.fill(slot.host_in.array(), batch, small)
-                    self._launcher.submit(self._launch_and_wait, slot, small, len(batch)).result()
+                self._plan.fill(slot.host_in.array(), batch, small or bucket)
+                if small is not None:
+                    self._launch(self._launch_and_wait, slot, small, texts)
                 else:
-                    self._plan.fill(slot.host_in.array(), batch, bucket)
-                    launch = self._launcher.submit(self._launch_plain, slot, bucket, len(batch))
-                    launch.result()
-                    self._waiter.submit(self._wait, slot).result()
-            rows = slot.host_out.array()[: 4 * self._columns * len(batch)].view(np.float32)
-            return rows.reshape(len(batch), self._columns).copy()
+                    self._launch(session.launch, slot, bucket, texts)
+                    self._waiter.submit(session.wait, slot).result()
+            return session.rows(slot, texts)
         finally:
             home.put(slot)
 
-    def _take(self, small: bool) -> tuple[queue.SimpleQueue[_Slot], _Slot]:
-        """A slot and where to give it back; small batches take the one with CUDA graphs where it is free."""
-        if small:
-            try:
-                return self._graph_slot, self._graph_slot.get_nowait()
-            except queue.Empty:
-                pass
-        return self._free, self._free.get()
+    def _launch_and_wait(self, slot: Slot, bucket: Bucket, texts: int) -> None:
+        """One hand-over between threads in place of two."""
+        self._session.launch(slot, bucket, texts, graph=True)
+        self._session.wait(slot)
 
-    def _launch_plain(self, slot: _Slot, bucket: Bucket, texts: int) -> None:
-        self._launch(slot, bucket, self._bind(slot, bucket), self._run_options(-1), texts)
+    def _launch(self, function: Any, *arguments: Any) -> None:
+        self._launcher.submit(function, *arguments).result()
 
-    def _launch_and_wait(self, slot: _Slot, bucket: Bucket, texts: int) -> None:
-        self._launch(slot, bucket, *self._graphs[bucket], texts)
-        self._wait(slot)
+    def _shrink(self, tokens: int) -> None:
+        """Split larger batches from now on."""
+        if tokens < self._most_tokens:
+            self._most_tokens = tokens
+            self._say(f"memory is short: batches have at most {tokens:,} tokens from now on, which is slower")
 
-    def _launch(self, slot: _Slot, bucket: Bucket, binding: Any, options: Any, texts: int) -> None:
-        """Queue a batch: up, through the model, down. Nothing here waits for the device."""
-        device = self._device
-        cuda = device.cuda
-        try:
-            cuda.upload(slot.device_in, slot.host_in, self._plan.nbytes(bucket), device.upload)
-            slot.uploaded.record(device.upload)
-            device.compute.wait(slot.uploaded)
-            device.session.run_with_iobinding(binding, options)
-            slot.computed.record(device.compute)
-            device.download.wait(slot.computed)
-            cuda.download(slot.host_out, slot.device_out, 4 * self._columns * texts, device.download)
-            slot.done.record(device.download)
-        except Exception as error:  # as in _open_session
-            found = self._translated(error)
-            if not isinstance(found, DeviceLostError):
-                device.settle()  # what was queued before the failure still reads the slot
-            raise found from error
-
-    def _wait(self, slot: _Slot) -> None:
-        try:
-            slot.done.synchronize()
-        except BgertError as error:
-            raise self._translated(error) from error
-
-    def _bind(self, slot: _Slot, bucket: Bucket) -> Any:
-        """An IO binding of every input and the output to addresses in a slot."""
-        binding = self._device.session.io_binding()
-        for name, dtype, shape, offset in self._plan.places(bucket):
-            binding.bind_input(name, "cuda", self._number, dtype, shape, slot.device_in.pointer + offset)
-        shape = (bucket.texts, self._columns)
-        binding.bind_output(self._output, "cuda", self._number, np.float32, shape, slot.device_out.pointer)
-        return binding
-
-    def _run_options(self, graph: int) -> Any:
-        options = self._ort.RunOptions()
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        options.add_run_config_entry("gpu_graph_id", str(graph))
-        return options
-
-    def _translated(self, error: Exception) -> BgertError:
-        """What ONNX Runtime or CUDA raised, as an error of bgert's; notes when the device is lost."""
-        text = str(error)
-        failure = _FAILURE.search(text)
-        if isinstance(error, DeviceLostError) or (failure and int(failure[1]) in LOST_CODES):
-            self._lost = f"cuda:{self._number} is lost to this process, start it again: {text}"
-            return DeviceLostError(self._lost)
-        if isinstance(error, BgertError):
-            return error
-        if _NO_MEMORY.search(text):
-            return DeviceMemoryError(text)
-        return EngineError(f"onnxruntime-gpu {self._ort.__version__} failed on {self._path}: {text}")
-
-    def _say_short(self, tokens: int) -> None:
-        warnings.warn(
-            f"the memory of cuda:{self._number} is short: batches have {tokens:,} tokens from now on, which is slower",
-            DeviceWarning,
-            stacklevel=3,
-        )
+    def _say(self, what: str) -> None:
+        warnings.warn(f"{self._session.name}: {what}", DeviceWarning, stacklevel=4)
 
 
-def _release(device: _Device, launcher: ThreadPoolExecutor, waiter: ThreadPoolExecutor, pid: int) -> None:
+def _release(session: CudaSession, launcher: ThreadPoolExecutor, waiter: ThreadPoolExecutor, pid: int) -> None:
     if os.getpid() != pid:
         return  # a forked child: the device's memory and threads belong to the parent
-    launcher.submit(device.close)
+    launcher.submit(session.close)
     launcher.shutdown(wait=False)
     waiter.shutdown(wait=False)
