@@ -6,6 +6,7 @@ float16 value to float16, attention's probabilities to float16, sums in float32.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -54,9 +55,9 @@ class PackedReference:
         assert mask is None
         assert ids.shape == index.shape
         assert ids.shape[0] == 1
-        assert 0 <= ids.min()
+        assert ids.min() >= 0
         assert ids.max() < len(words)
-        assert 0 <= index.min()
+        assert index.min() >= 0
         assert index.max() < len(positions)
         return layer_norm(words[ids] + positions[index], gamma, beta, epsilon)
 
@@ -81,7 +82,7 @@ class PackedReference:
         assert np.array_equal(token_offset.ravel()[:tokens], slots)
         size = width // num_heads
         out = np.full(q.shape, np.nan)
-        for first, last in zip(cu_seqlens, cu_seqlens[1:], strict=False):
+        for first, last in pairwise(cu_seqlens):
             if first == last:
                 continue
             qs, ks, vs = (x[first:last].reshape(last - first, num_heads, size).swapaxes(0, 1) for x in (q, k, v))
@@ -101,7 +102,7 @@ class PackedReference:
         return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
 
     def Gather(self, data, index):  # noqa: N802
-        assert 0 <= index.min()
+        assert index.min() >= 0
         assert index.max() < len(data)
         return data[index]
 

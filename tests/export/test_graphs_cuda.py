@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import packed_reference
 import pytest
 from onnx import TensorProto, shape_inference
-from packed_reference import PackedReference
 
+import packed_reference
 from bgert.backends.packed_layout import Bucket
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs import cpu, cuda
+from packed_reference import PackedReference
 
 LENGTHS = [1, 2, 3, 70, 4, 17, 69, 5, 33, 2]
 KERNELS = Path(__file__).with_name("cuda_kernels.json")
