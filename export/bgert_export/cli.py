@@ -84,7 +84,9 @@ def run_export(args: argparse.Namespace) -> int:
             progress=_say,
         )
     size = sum(entry.size for entry in manifest.files()) / 1e6
-    print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {'verified' if args.verify else 'not verified'}")
+    unproved = [f"{graph.target} {graph.precision}" for graph in manifest.graphs if graph.parity is None]
+    verdict = f"not verified: {', '.join(unproved)}" if unproved else "verified"
+    print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {verdict}")
     return 0
 
 
