@@ -194,7 +194,7 @@ def test_heads_that_flash_attention_does_not_take(tmp_path, make_config, make_ne
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_node_has_a_cuda_kernel(tmp_path, make_config, make_network, kind):
-    """The facts are ONNX Runtime's own: `python tools/rehearse_cuda.py kernels FILE` reads them from its CUDA provider."""
+    """The facts are ONNX Runtime's own, read from its CUDA provider by tools/rehearse_cuda.py."""
     facts = json.loads(KERNELS.read_text())
     written = write(make_network(config=make_config(**KINDS[kind])), tmp_path, kind)
     model = onnx.load(tmp_path / written.files[0])
