@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from bgert.errors import InvalidOptionError
 from bgert.evaluation.collection import load_collection
-from bgert.evaluation.evaluate import RERANK_TOP_K, evaluate
+from bgert.evaluation.retrieval import RERANK_TOP_K, evaluate
 from bgert.text_files import atomic_file
 
 if TYPE_CHECKING:
     import argparse
 
-    from bgert.evaluation.evaluate import EvaluationResult
+    from bgert.evaluation.retrieval import EvaluationResult
 
 __all__ = ["add_options", "report", "run"]
 

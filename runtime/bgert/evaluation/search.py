@@ -9,13 +9,13 @@ import numpy as np
 from bgert.errors import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
 __all__ = ["search", "unit_rows"]
 
-QUERIES = 256  # queries a matrix product, so that the scores of a block of 16,384 documents stay under 50 MB
+QUERIES, DOCUMENTS = 1024, 4096  # a matrix product: 32 MB of scores
 SIGN = np.uint32(1 << 31)
 
 
@@ -27,8 +27,9 @@ def search(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `k` documents with the largest inner product for each query.
 
-    Equal scores are ordered as trec_eval orders them: the id that is larger by code points comes first. The order is
-    total, so it does not depend on how the documents are cut into blocks, as far as their scores do not.
+    Products are summed in float64 and rounded to float32, so that equal vectors have equal scores; float32 sums differ
+    in the last bit from place to place in a block. Equal scores are ordered as trec_eval orders them: the id that is
+    larger by code points comes first. The order does not depend on how documents are cut into blocks.
 
     Args:
         queries: float32[q, d].
@@ -46,21 +47,29 @@ def search(
     ranks = np.empty(len(document_ids), np.uint64)
     ranks[by_id] = np.arange(len(document_ids), dtype=np.uint64)
     best = np.empty((len(queries), 0), np.uint64)
-    done = stop = 0
-    for block in blocks:
+    wide = queries.astype(np.float64)
+    done = 0
+    for block in _cut(blocks):
         stop = done + len(block)
         if stop > len(document_ids):
-            break
+            raise InvalidOptionError(f"there are {stop} vectors or more for {len(document_ids)} documents")
+        columns = block.astype(np.float64).T
         kept = np.empty((len(queries), min(k, best.shape[1] + len(block))), np.uint64)
         for start in range(0, len(queries), QUERIES):
             rows = slice(start, start + QUERIES)
-            keys = _keys(queries[rows] @ block.T, ranks[done:stop])
+            keys = _keys((wide[rows] @ columns).astype(np.float32), ranks[done:stop])
             kept[rows] = _largest(np.concatenate([best[rows], keys], axis=1), k)
         best, done = kept, stop
-    if done != len(document_ids) or stop > done:
-        raise InvalidOptionError(f"the vectors do not fit {len(document_ids)} documents: there are {stop} or more")
+    if done != len(document_ids):
+        raise InvalidOptionError(f"there are {done} vectors for {len(document_ids)} documents")
     best = np.sort(best, axis=1)[:, ::-1]
     return by_id[(best & np.uint64(0xFFFFFFFF)).astype(np.int64)], _scores(best)
+
+
+def _cut(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    for block in blocks:
+        for start in range(0, len(block), DOCUMENTS):
+            yield block[start : start + DOCUMENTS]
 
 
 def _keys(scores: NDArray[np.float32], ranks: NDArray[np.uint64]) -> NDArray[np.uint64]:
