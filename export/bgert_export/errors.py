@@ -9,6 +9,7 @@ __all__ = [
     "DestinationError",
     "DownloadError",
     "ExtraNotInstalledError",
+    "QuantizationError",
     "UndecidedError",
     "UnsupportedCheckpointError",
     "VerificationError",
@@ -42,6 +43,10 @@ class DownloadError(BgertError, ConnectionError):
 
 class ExtraNotInstalledError(EngineNotInstalledError):
     """A library that export or verification needs is missing; the message names the extra that brings it."""
+
+
+class QuantizationError(BgertError, ArithmeticError):
+    """An int8 graph would be further from float32 than the floor allows."""
 
 
 class VerificationError(BgertError, ArithmeticError):
