@@ -37,9 +37,11 @@ VOCABULARY = 120
 
 
 @pytest.fixture(scope="module")
-def folder(write_model, sentence_transformers_files, tmp_path_factory):
+def folder(write_model, make_config, make_weights, sentence_transformers_files, tmp_path_factory):
+    """A model whose vectors of different texts are far apart: mean pooling, and no outlier channels."""
     root = tmp_path_factory.mktemp("cuda")
-    checkpoint = write_model(root / "checkpoint", files=sentence_transformers_files("cls"))
+    weights = {name: np.clip(value, -2, 2) for name, value in make_weights(make_config()).items()}
+    checkpoint = write_model(root / "checkpoint", weights=weights, files=sentence_transformers_files("mean"))
     export(checkpoint, root / "model", targets=["cpu", "cuda"], verify=False)
     return root / "model"
 
@@ -105,8 +107,8 @@ def settled(cudart):
 
 
 def close_to(found, expected):
-    """Up to some roundings to float16; rows of different texts are ten times as far from each other."""
-    return found.shape == expected.shape and found.dtype == np.float32 and np.abs(found - expected).max() < 4e-3
+    """Up to some roundings to float16."""
+    return found.shape == expected.shape and found.dtype == np.float32 and np.abs(found - expected).max() < 2e-3
 
 
 def test_rows_are_those_of_the_cpu(open_backend, cpu, alone, rng):
@@ -114,14 +116,15 @@ def test_rows_are_those_of_the_cpu(open_backend, cpu, alone, rng):
     assert backend.info.device == "cuda:0"
     assert backend.info.precision == "fp16"
     assert backend.info.engine == "onnxruntime-gpu 1.31.1"
+    many = alone(draw_batch(rng, 40))
+    distances = np.abs(many[:, None] - many).max(axis=2)
+    assert np.median(distances) > 0.02  # so that another text's row would be noticed
     for texts in (1, 2, 3, 5, 5, 1):
         batch = draw_batch(rng, texts)
         found = backend.run(batch)
         assert (found * cpu.run(batch)).sum(1).min() > 0.9995
         expected = alone(batch)
         assert close_to(found, expected)
-        for number in range(1, texts):
-            assert np.abs(np.roll(expected, number, axis=0) - expected).max(axis=1).min() > 0.01
 
 
 def test_many_threads_share_the_ring(open_backend, alone, rng):
@@ -189,7 +192,7 @@ def test_the_next_batch_is_launched_while_one_computes(open_backend, cudart, rng
 
 
 def test_small_batches_use_cuda_graphs(open_backend, alone, rng):
-    backend = open_backend(graphs=True)
+    backend = open_backend(graphs=True, token_budget=1024)
     ids = []
     for lengths in ([10], [60], [3, 5, 2], [12] * 9, [7]):
         batch = batch_of(rng, lengths)

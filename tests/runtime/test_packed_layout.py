@@ -106,15 +106,17 @@ def test_full_batches_share_one_bucket():
         assert bucket_of(np.full(texts, length, np.int32)).tokens == 16384
 
 
-@pytest.mark.parametrize("max_tokens", [72, 512, 8192])
+@pytest.mark.parametrize("max_tokens", [16, 64, 72, 512, 8192])
 def test_small_batches_fit_a_graph(max_tokens):
     buckets = graph_buckets(max_tokens)
     assert len(set(buckets)) == len(buckets)
+    for bucket in buckets:  # one token is what they are captured with
+        assert fit(np.array([1], np.int32), [bucket]) == bucket
     for n in range(1, min(max_tokens, 512) + 1):
         bucket = fit(np.array([n], np.int32), buckets)
         assert bucket.texts == 2
         assert n <= bucket.tokens <= max(16, 2 * n)
-    assert fit(np.full(14, 7, np.int32), buckets).texts == 16
+    assert fit(np.full(8, 7, np.int32), buckets).texts == 16
     assert fit(np.full(17, 7, np.int32), buckets) is None
     assert fit(np.array([1025], np.int32), buckets) is None
 

@@ -48,7 +48,8 @@ def graph_buckets(max_tokens: int) -> list[Bucket]:
     """The buckets worth a CUDA graph, smallest first: one text of up to 512 tokens, and up to 15 in 1,024."""
     one = [Bucket(tokens, 2, tokens) for tokens in (16, 32, 64, 128, 256, 512) if tokens < 2 * max_tokens]
     longest = _round_up(max_tokens, 8, 16)
-    return one + [Bucket(tokens, 16, min(tokens, longest)) for tokens in (64, 128, 256, 512, 1024)]
+    # S may be larger than any text, so that few fillers are enough.
+    return one + [Bucket(tokens, 16, min(tokens, max(longest, tokens // 8))) for tokens in (64, 128, 256, 512, 1024)]
 
 
 def fit(lengths: NDArray[np.int32], buckets: Sequence[Bucket]) -> Bucket | None:
