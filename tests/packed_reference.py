@@ -10,9 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, numpy_helper
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+def _erf(x):
+    return torch.erf(torch.from_numpy(x)).numpy()
 
 
 class PackedReference:
