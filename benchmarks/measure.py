@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peer_process import PeerFailedError, PeerProcess
@@ -13,6 +13,7 @@ from summary import percentiles, ratios, rounded, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from typing import IO
 
     from peer_list import Peer
@@ -156,12 +157,12 @@ def measure_group(job: Job, peers: list[Peer]) -> dict[str, Any]:
                 rates.append(gemm.ask("measure")["gflops"])
             for texts in job.sets:
                 for running in list(group.each(number)):
-                    answer = group.turn(running, lambda r=running, t=texts: r.process.ask("encode", name=t.name))
+                    answer = group.turn(running, partial(running.process.ask, "encode", name=texts.name))
                     if answer is not None:
                         running.seconds.setdefault(texts.name, []).append(answer["seconds"])
             job.say(f"  round {number + 1} of {job.rounds}")
         for running in list(group.alive.values()):
-            answer = group.turn(running, lambda r=running: r.process.ask("memory"))
+            answer = group.turn(running, partial(running.process.ask, "memory"))
             if answer is not None:
                 running.entry["peak_rss_bytes"] = answer["peak_rss_bytes"]
         latencies(group)
@@ -229,9 +230,13 @@ def rotate_calls(group: Group, points: dict[str, tuple[str, int, int]]) -> None:
             for running in list(group.each(number)) if repeats else []:
 
                 def run(
-                    running: Running = running, name: str = name, size: int = size, repeats: int = repeats
+                    running: Running = running,
+                    name: str = name,
+                    size: int = size,
+                    repeats: int = repeats,
+                    turn: int = number,
                 ) -> list[float]:
-                    first = number * repeats * size
+                    first = turn * repeats * size
                     running.process.ask("latency", name=name, size=size, repeats=1, first=first)
                     answer = running.process.ask("latency", name=name, size=size, repeats=repeats, first=first)
                     measured: list[float] = answer["calls"]

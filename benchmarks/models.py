@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgert_export.architecture import Architecture
 from random_checkpoint import GEOMETRIES
 from random_checkpoint import write as write_random
-
-from bgert_export.architecture import Architecture
 
 __all__ = ["MODELS", "Model", "ModelUnavailableError", "checkpoint_of", "export_bgert", "flop"]
 

@@ -52,7 +52,10 @@ PEERS = {
             options={"precision": "int8"},
         ),
         Peer(
-            "sentence-transformers", "sentence-transformers, torch", "sentence_transformers", "sentence_transformers",
+            "sentence-transformers",
+            "sentence-transformers, torch",
+            "sentence_transformers",
+            "sentence_transformers",
             options={"backend": "torch"},
         ),
         Peer(
@@ -125,7 +128,8 @@ def choose(names: str) -> list[Peer]:
     Raises:
         ValueError: an unknown name.
     """
-    wanted = [name for name in PEERS if name != "bgert-int8"] if names == "all" else names.split(",")
+    everybody = [name for name in PEERS if name != "bgert-int8"]
+    wanted = [name for word in names.split(",") for name in (everybody if word == "all" else [word])]
     if unknown := sorted(set(wanted) - PEERS.keys()):
         raise ValueError(f"unknown peer {unknown[0]!r}: there are {', '.join(PEERS)}")
     return [PEERS[name] for name in dict.fromkeys(["bgert", *wanted])]

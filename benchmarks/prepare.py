@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import models
 import numpy as np
+
+import models
+from measure import Job, task_of, vectors_path
 from peer_environment import CURRENT, Environment, PeerEnvironments
 from peer_list import EXPORTERS, REFERENCE, Peer
 from peer_process import PeerProcess, cold_start
-
-from measure import Job, task_of, vectors_path
 from quality import Collection, against_reference, ndcg_at_10
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class Workshop:
     def cold_start(self, job: Job, peer: Peer) -> float:
         """Seconds from a new process to the first vector, the least of three: files are cached, the rest is not."""
         task = task_of(job, peer, "latency")
-        return min(cold_start(job.python[peer.name], peer.adapter, task, job.log, job.limit) for _ in range(3))
+        starts = 1 if self.current else 3
+        return min(cold_start(job.python[peer.name], peer.adapter, task, job.log, job.limit) for _ in range(starts))
 
 
 def free_gib() -> float:

@@ -1,6 +1,6 @@
 """Measure bgert beside its peers and write one JSON, from which `benchmarks/report.py` makes tables and plots.
 
-    python benchmarks/run.py --models minilm,bge-small --peers all --sets all --rounds 5 --output results/DATE-MACHINE.json
+    python benchmarks/run.py --models minilm,bge-small --peers all --sets all --rounds 5
 
 Every peer runs in a process and a virtual environment of its own (`benchmarks/peers/*.txt`), on the same texts, cut at
 the same length. All are warmed up, then take turns for several rounds in rotating order while the others sleep. A peer
@@ -21,12 +21,11 @@ import models
 import results
 import text_sets
 import tokenizer as tokenizer_benchmark
+from bgert.cpu_count import available_cpus
+from measure import Job, measure_group
 from peer_list import PEERS, Peer, choose
 from peer_process import PeerFailedError
 from prepare import Workshop, free_gib
-
-from bgert.cpu_count import available_cpus
-from measure import Job, measure_group
 from quality import load_collection
 from summary import rounded
 
@@ -74,14 +73,14 @@ def text_sets_of(
     args: argparse.Namespace, model: models.Model, tokenizer: Any, say: Callable[[str], None]
 ) -> list[text_sets.TextSet]:
     """The sets that can be had; the others are named."""
-    made = []
     for name in args.sets:
-        try:
-            tokens = int(model.tokens * args.scale)
-            made.append(text_sets.make(name, tokenizer, tokens=tokens, kind=model.kind, corpora=args.corpora))
-        except text_sets.Unavailable as error:
-            say(f"  text set {name}: {error}")
-    return made
+        if (lacking := text_sets.lacking(name, args.corpora)) is not None:
+            say(f"  text set {name} {lacking}")
+    return [
+        text_sets.make(name, tokenizer, tokens=int(model.tokens * args.scale), kind=model.kind, corpora=args.corpora)
+        for name in args.sets
+        if text_sets.lacking(name, args.corpora) is None
+    ]
 
 
 def measure_model(
@@ -138,7 +137,7 @@ def measure_model(
         try:
             job.python[peer.name] = shop.ready(peer, model, task, result["environments"])
             ready.append(peer)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError) as error:  # noqa: PERF203 - once a peer
             failed[peer.name] = {"precision": peer.precision, "error": str(error)[-400:]}
             shop.say(f"  {peer.name} cannot run: {failed[peer.name]['error']}")
     results.merge_group(result, model.name, facts, {"gemm": {}, "peers": failed})

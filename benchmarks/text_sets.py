@@ -19,15 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["SETS", "TextSet", "Unavailable", "latency_text", "lengths_of", "make"]
+__all__ = ["SETS", "TextSet", "lacking", "latency_text", "lengths_of", "make"]
 
 SETS = ("short", "passages", "mixed", "long", "chinese", "cranfield")
+FOLDERS = {"chinese": "zh", "cranfield": "cranfield"}
 FEWEST = 64
 PAIR_QUERY_WORDS = 8
-
-
-class Unavailable(Exception):  # noqa: N818 - a fact, not a fault
-    """This set needs a corpora folder."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,14 @@ class TextSet:
         }
 
 
+def lacking(name: str, corpora: Path | None) -> str | None:
+    """Why a set cannot be had, None if it can."""
+    folder = FOLDERS.get(name)
+    if folder is None or (corpora is not None and (corpora / folder).is_dir()):
+        return None
+    return f"needs --corpora with a folder {folder}"
+
+
 def make(name: str, tokenizer: Any, *, tokens: int, kind: str, corpora: Path | None) -> TextSet:
     """The texts of a set, as many as reach `tokens` and at least 64 (8 of `long`).
 
@@ -58,15 +63,9 @@ def make(name: str, tokenizer: Any, *, tokens: int, kind: str, corpora: Path | N
         tokens: about how many to give.
         kind: `reranker` for pairs.
         corpora: folder with `zh/` and `cranfield/`.
-
-    Raises:
-        Unavailable: the set needs `--corpora`.
     """
-    source = SOURCES[name](corpora)
-    if name == "long":
-        source = joined(source, tokenizer)
-    if kind == "reranker":
-        source = pairs(source)
+    single = joined(SOURCES[name](corpora), tokenizer) if name == "long" else SOURCES[name](corpora)
+    source: Iterator[Any] = pairs(single) if kind == "reranker" else single
     texts: list[Any] = []
     lengths: list[int] = []
     fewest = 8 if name == "long" else FEWEST
@@ -135,7 +134,7 @@ def mixed(_: Path | None) -> Iterator[str]:
 
 def chinese(corpora: Path | None) -> Iterator[str]:
     """Lines of the Chinese text files."""
-    folder = within(corpora, "zh")
+    folder = within(corpora, "chinese")
     lines = [
         line.strip()
         for path in sorted(folder.glob("*.txt"))
@@ -154,10 +153,10 @@ def cranfield(corpora: Path | None) -> Iterator[str]:
 
 
 def within(corpora: Path | None, name: str) -> Path:
-    """A folder of the corpora."""
-    if corpora is None or not (corpora / name).is_dir():
-        raise Unavailable(f"needs --corpora with a folder {name}")
-    return corpora / name
+    """The folder of a set."""
+    if corpora is None:
+        raise ValueError(lacking(name, corpora))
+    return corpora / FOLDERS[name]
 
 
 def joined(source: Iterator[str], tokenizer: Any) -> Iterator[str]:

@@ -49,9 +49,7 @@ class Reranker:
 
         name = f"local/{task['model']}"
         if name not in {entry["model"] for entry in TextCrossEncoder.list_supported_models()}:
-            TextCrossEncoder.add_custom_model(
-                model=name, sources=ModelSource(hf=name), model_file="onnx/model.onnx"
-            )
+            TextCrossEncoder.add_custom_model(model=name, sources=ModelSource(hf=name), model_file="onnx/model.onnx")
         self.model = TextCrossEncoder(name, specific_model_path=task["exports"]["onnx"], threads=task["threads"])
         self.model.model.tokenizer.enable_truncation(task["max_length"])
         self.settings = {"batch": 64}

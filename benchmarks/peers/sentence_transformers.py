@@ -35,7 +35,9 @@ def export(task: dict[str, Any]) -> None:
     import sentence_transformers
 
     kind = task["options"]["backend"]
-    make = sentence_transformers.SentenceTransformer if task["kind"] == "encoder" else sentence_transformers.CrossEncoder
+    make = (
+        sentence_transformers.SentenceTransformer if task["kind"] == "encoder" else sentence_transformers.CrossEncoder
+    )
     arguments = {} if task["kind"] == "encoder" else {"max_length": task["max_length"]}
     model = make(task["checkpoint"], device="cpu", backend=kind, **arguments)
     model.save_pretrained(task["exports"][kind])

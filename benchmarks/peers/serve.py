@@ -13,6 +13,7 @@ Between commands the process waits in a read.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -39,13 +40,35 @@ def peak_bytes() -> int:
     raise OSError("/proc/self/status has no VmHWM")
 
 
+def imported(adapter: str) -> Any:
+    """The module `peers.<adapter>`, or the file where a path is given."""
+    if not adapter.endswith(".py"):
+        return importlib.import_module(f"peers.{adapter}")
+    spec = importlib.util.spec_from_file_location("adapter", adapter)
+    if spec is None or spec.loader is None:
+        raise ImportError(adapter)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class Server:
     """Answers commands; each method named `do_...` is one."""
 
     def __init__(self, adapter: str) -> None:
-        self.adapter = importlib.import_module(f"peers.{adapter}")
+        self.adapter = imported(adapter)
         self.engine: Any = None
         self.texts: dict[str, list[Any]] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do one command; whatever it raises is the answer."""
+        begun = time.perf_counter()
+        try:
+            done: dict[str, Any] = getattr(self, "do_" + request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            return {"error": f"{type(error).__name__}: {error}"}
+        return done | {"seconds": time.perf_counter() - begun}
 
     def do_export(self, task: dict[str, Any]) -> dict[str, Any]:
         """Convert the model for this peer."""
@@ -107,13 +130,10 @@ def main() -> int:
     answers = hand_over()
     server: Server | None = None
     for line in sys.stdin:
-        request = json.loads(line)
         try:
-            server = server or Server(sys.argv[1])
-            begun = time.perf_counter()
-            answer = getattr(server, "do_" + request.pop("do"))(**request)
-            answer["seconds"] = time.perf_counter() - begun
-        except Exception as error:  # whatever a peer raises is its result
+            server = server or Server(sys.argv[1])  # here, so that an import that fails is an answer too
+            answer = server.answer(json.loads(line))
+        except Exception as error:
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
