@@ -54,6 +54,7 @@ def config_of(geometry: str) -> dict[str, Any]:
         "type_vocab_size": 1 if reranker else 2,
         "layer_norm_eps": 1e-5 if reranker else 1e-12,
         "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
         "pad_token_id": 1 if reranker else 0,
     }
     if reranker:
