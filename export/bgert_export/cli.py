@@ -37,7 +37,7 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("--document-prompt", metavar="TEXT", help="text before documents; '' for none")
     export.add_argument("--max-tokens", type=int, metavar="N", help="longest input, special tokens counted")
     export.add_argument(
-        "--target", action="append", dest="targets", metavar="NAME", help="graph to write: cpu (default); repeatable"
+        "--target", action="append", dest="targets", metavar="NAME", help="graph to write: cpu (default), tensorrt, tensorrt-bf16; repeatable"
     )
     export.add_argument("--no-verify", action="store_false", dest="verify", help="do not compare with PyTorch")
     export.add_argument("--force", action="store_true", help="replace a model folder that exists")

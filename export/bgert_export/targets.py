@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import FileEntry, GraphEntry
-from bgert_export.graphs import cpu
+from bgert_export.graphs import cpu, tensorrt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +52,38 @@ def _write_cpu(job: Job) -> GraphEntry:
     )
 
 
-TARGETS: dict[str, Callable[[Job], GraphEntry]] = {"cpu": _write_cpu}
+def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
+    network, settings = job.checkpoint.network, job.settings
+    version = bgert.__version__
+    if settings.pooling is None:
+        written = tensorrt.write_reranker(network, job.folder, precision=precision, version=version)
+    else:
+        written = tensorrt.write_encoder(
+            network,
+            job.folder,
+            precision=precision,
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            version=version,
+        )
+    return GraphEntry(
+        target="tensorrt",
+        precision=precision,
+        files=[FileEntry.of(job.folder, name) for name in written.files],
+        inputs=written.inputs,
+        output=written.output,
+        opset=dict(tensorrt.OPSET),
+        ir_version=tensorrt.IR_VERSION,
+        minimum_engine=tensorrt.MINIMUM_ENGINE,
+        parity=None,
+    )
+
+
+TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
+    "cpu": _write_cpu,
+    "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
+    "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
+}
 
 
 def check_targets(names: Iterable[str]) -> list[str]:

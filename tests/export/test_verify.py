@@ -187,3 +187,29 @@ def test_the_demo_model_equals_pytorch_and_sentence_transformers(demo_checkpoint
         warnings.simplefilter("ignore")
         found = Encoder(tmp_path / "out").encode(texts)
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification"])
+def test_tensorrt_graphs_are_verified_in_16_bits(make_checkpoint, make_config, sentence_transformers_files, tmp_path, kind):
+    encoder = kind == "BertModel"
+    config = make_config(architectures=[kind], num_labels=None if encoder else 1)
+    files = sentence_transformers_files() if encoder else None
+    manifest = export(
+        make_checkpoint(config=config, files=files), tmp_path / "out", targets=["tensorrt", "tensorrt-bf16"]
+    )
+    fp16, bf16 = (graph.parity for graph in manifest.graphs)
+    assert "every fp16 value rounded" in fp16.engine
+    assert "every bf16 value rounded" in bf16.engine
+    assert 2e-5 < fp16.max_abs_error < bf16.max_abs_error
+
+
+def test_an_overflow_in_16_bits_fails_the_export(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path
+):
+    weights = make_weights(make_config())
+    weights["encoder.layer.1.intermediate.dense.bias"][:] = 6e4
+    weights["encoder.layer.1.output.dense.weight"][:] = 1
+    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files())
+    with pytest.raises(VerificationError, match="tensorrt fp16 differs"):
+        export(checkpoint, tmp_path / "out", targets=["tensorrt"])
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from bgert_export.errors import UnsupportedCheckpointError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BGERT", "FLOAT", "INT32", "MICROSOFT", "GraphBuilder"]
+__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT32", "MICROSOFT", "GraphBuilder"]
 
 FLOAT = TensorProto.FLOAT
+FLOAT16 = TensorProto.FLOAT16
+BFLOAT16 = TensorProto.BFLOAT16
 INT32 = TensorProto.INT32
 BGERT = "bgert"
 MICROSOFT = "com.microsoft"
@@ -78,23 +82,30 @@ class GraphBuilder:
         self._initializers.append(onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def weight(self, name: str, shape: Sequence[int], blocks: Iterable[NDArray[np.float32]]) -> str:
-        """Add a float32 tensor, given as consecutive blocks of its C-order elements."""
-        size = 4 * int(np.prod(shape, dtype=np.int64))
-        if size < _INLINE_BYTES:
-            parts = [np.ravel(block) for block in blocks]
-            return self.constant(name, np.concatenate(parts).astype(np.float32, copy=False).reshape(shape))
+    def weight(self, name: str, shape: Sequence[int], blocks: Iterable[NDArray[np.float32]], dtype: int = FLOAT) -> str:
+        """Add a tensor, given as consecutive float32 blocks of its C-order elements and stored as `dtype`.
+
+        Raises:
+            UnsupportedCheckpointError: `dtype` cannot hold a value.
+        """
+        stored = (_stored(name, block, dtype) for block in blocks)
+        size = _STORED[dtype].itemsize * int(np.prod(shape, dtype=np.int64))
+        tensor = TensorProto(name=name, data_type=dtype, dims=list(shape))
         self._claim(name)
-        offset = self._data.tell() + -self._data.tell() % _ALIGNMENT
-        self._data.write(b"\0" * (offset - self._data.tell()))
-        for block in blocks:
-            self._data.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
-        written = self._data.tell() - offset
+        if size < _INLINE_BYTES:
+            tensor.raw_data = b"".join(np.ascontiguousarray(block).tobytes() for block in stored)
+            written = len(tensor.raw_data)
+        else:
+            offset = self._data.tell() + -self._data.tell() % _ALIGNMENT
+            self._data.write(b"\0" * (offset - self._data.tell()))
+            for block in stored:
+                self._data.write(np.ascontiguousarray(block).data.cast("B"))
+            written = self._data.tell() - offset
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", self._data_path.name), ("offset", offset), ("length", size)):
+                tensor.external_data.add(key=key, value=str(value))
         if written != size:
             raise AssertionError(f"{name}: {written} bytes for shape {list(shape)}")
-        tensor = TensorProto(name=name, data_type=FLOAT, dims=list(shape), data_location=TensorProto.EXTERNAL)
-        for key, value in (("location", self._data_path.name), ("offset", offset), ("length", size)):
-            tensor.external_data.add(key=key, value=str(value))
         self._initializers.append(tensor)
         return name
 
@@ -150,3 +161,28 @@ class GraphBuilder:
         if name in self._names:
             raise AssertionError(f"the graph has two values named {name}")
         self._names.add(name)
+
+
+# numpy has no bfloat16: its bits are kept as uint16.
+_STORED: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), FLOAT16: np.dtype("<f2"), BFLOAT16: np.dtype("<u2")}
+
+
+def _stored(name: str, block: NDArray[np.float32], dtype: int) -> NDArray[Any]:
+    if dtype == BFLOAT16:
+        return _bfloat16_bits(block)
+    with np.errstate(over="ignore"):
+        stored = block.astype(_STORED[dtype], copy=False)
+    if dtype == FLOAT16 and not np.isfinite(stored).all():
+        largest = float(np.abs(block).max())
+        raise UnsupportedCheckpointError(
+            f"the weight {name} has values up to {largest:.3g}, which float16 cannot hold (its largest is 65504): "
+            "this checkpoint has no float16 graph, leave that target out"
+        )
+    return stored
+
+
+def _bfloat16_bits(block: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round to the nearest bfloat16, ties to even; weights are finite, so no NaN is handled."""
+    bits = np.ascontiguousarray(block, "<f4").view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    return rounded.astype("<u2")
