@@ -12,6 +12,7 @@ from bgert.cli import main
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import FileEntry, Manifest
 from bgert_export import export, verify
+from bgert_export.errors import VerificationError
 from bgert_export.verify import verify_against
 
 
