@@ -52,9 +52,9 @@ TOLERANCES = {
     ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
     ("reranker", "fp32"): Tolerance(1e-4),
     # Of all values rounded to 16 bits where the graph says; measured at 2e-4 and 2e-3 on a trained model (LOG.md).
-    ("encoder", "fp16"): Tolerance(1e-2, 0.9999),
+    ("encoder", "fp16"): Tolerance(5e-3, 0.9999),
     ("reranker", "fp16"): Tolerance(3e-2, tie=3e-2),
-    ("encoder", "bf16"): Tolerance(6e-2, 0.998),
+    ("encoder", "bf16"): Tolerance(2e-2, 0.999),
     ("reranker", "bf16"): Tolerance(0.25, tie=0.25),
 }
 

@@ -191,13 +191,18 @@ def test_the_demo_model_equals_pytorch_and_sentence_transformers(demo_checkpoint
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification"])
-def test_tensorrt_graphs_are_verified_in_16_bits(make_checkpoint, make_config, sentence_transformers_files, tmp_path, kind):
+def test_tensorrt_graphs_are_verified_in_16_bits(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, kind
+):
     encoder = kind == "BertModel"
     config = make_config(architectures=[kind], num_labels=None if encoder else 1)
     files = sentence_transformers_files() if encoder else None
-    manifest = export(
-        make_checkpoint(config=config, files=files), tmp_path / "out", targets=["tensorrt", "tensorrt-bf16"]
-    )
+    weights = make_weights(config)
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):  # outliers in a vector this narrow are more than 16 bits promise
+            np.minimum(value, 2, out=value)
+    checkpoint = make_checkpoint(config=config, weights=weights, files=files)
+    manifest = export(checkpoint, tmp_path / "out", targets=["tensorrt", "tensorrt-bf16"])
     fp16, bf16 = (graph.parity for graph in manifest.graphs)
     assert "every fp16 value rounded" in fp16.engine
     assert "every bf16 value rounded" in bf16.engine
