@@ -79,8 +79,7 @@ class StandIn:
         plan = plan_batches(np.diff(batch.cu_seqlens), _TOKEN_BUDGET)
         ordered = reorder(batch, plan.order)
         parts = [
-            self.run(slice_batch(ordered, start, stop))
-            for start, stop in zip(plan.cuts, plan.cuts[1:], strict=False)
+            self.run(slice_batch(ordered, start, stop)) for start, stop in zip(plan.cuts, plan.cuts[1:], strict=False)
         ]
         joined = np.concatenate(parts)
         rows = np.empty_like(joined)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bgert.model_folder import GraphEntry
 
-__all__ = ["EngineCache", "EngineRecord", "Environment", "Profile", "Recipe", "graph_digest"]
+__all__ = ["EngineCache", "EngineRecord", "Environment", "Profile", "Recipe", "UntrustedCacheError", "graph_digest"]
 
 FORMAT = 1
 _BUILD = "run `bgert build` on the model folder"
@@ -109,6 +109,10 @@ def graph_digest(graph: GraphEntry) -> str:
     """SHA-256 over the names and digests of a graph's files."""
     listed = [[entry.name, entry.sha256] for entry in graph.files]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+class UntrustedCacheError(IntegrityError):
+    """Others could have written into the cache; building again would not mend that."""
 
 
 class EngineCache:
@@ -286,7 +290,7 @@ class EngineCache:
         for part in (self.root, folder):
             about = part.lstat()
             if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o077:
-                raise IntegrityError(
+                raise UntrustedCacheError(
                     f"{part} must be a folder of your own with mode 0700, because engines are native code: "
                     f"`chmod 700 {part}`, or set BGERT_CACHE to another folder"
                 )

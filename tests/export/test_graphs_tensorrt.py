@@ -76,9 +76,7 @@ def test_encoder_equals_the_oracle(tmp_path, make_config, make_network, float64_
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_xlm_roberta_with_padding_tokens_inside(
-    tmp_path, make_config, make_network, float64_bert, precision, pooling
-):
+def test_xlm_roberta_with_padding_tokens_inside(tmp_path, make_config, make_network, float64_bert, precision, pooling):
     config = make_config(architectures=["XLMRobertaModel"], **XLM_ROBERTA)
     network = make_network(config=config)
     written = write(network, tmp_path, precision, pooling)

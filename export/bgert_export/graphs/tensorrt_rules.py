@@ -17,7 +17,7 @@ from onnx import TensorProto
 from bgert_export.errors import GraphRuleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,10 +26,12 @@ __all__ = ["check"]
 
 LATEST_OPSET = 20
 LATEST_IR = 9
-OPERATORS = frozenset(
-    "Add Cast Div Gather Gelu Identity LayerNormalization MatMul Max Mul ReduceL2 ReduceSum Reshape Softmax Sub Tanh "
-    "Transpose Unsqueeze".split()
-)
+# fmt: off
+OPERATORS = frozenset([
+    "Add", "Cast", "Div", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max", "Mul", "ReduceL2",
+    "ReduceSum", "Reshape", "Softmax", "Sub", "Tanh", "Transpose", "Unsqueeze",
+])
+# fmt: on
 # The only places of int64: constants that say a shape, an axis or an index.
 _INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1, "Gather": 1}
 _FLOAT32_OPERATORS = {"LayerNormalization", "ReduceL2", "ReduceSum", "Div", "Max", "Tanh"}
@@ -104,7 +106,7 @@ class _Rules:
                     self._require(constant, f"{node.name} reads int64 from {name}, which is no constant shape or axis")
 
     def types(self) -> None:
-        """Two-input arithmetic has one type; norms, pooling and the head are float32; products are 16-bit or float32."""
+        """Arithmetic has one type; norms, pooling and the head are float32; products are 16-bit or float32."""
         wide = (TensorProto.FLOAT,)
         for node in self._nodes:
             types = {self._types[name] for name in node.input if self._types[name] != TensorProto.INT64}
@@ -174,12 +176,12 @@ class _Rules:
 
 
 def _is_small(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location != TensorProto.EXTERNAL
+    return bool(tensor.data_location != TensorProto.EXTERNAL)
 
 
 def _evaluate(nodes: list[Any], values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The few operators of a mask, in float32."""
-    operations = {
+    operations: dict[str, Callable[..., NDArray[Any]]] = {
         "Cast": lambda value: value.astype(np.float32),
         "Sub": np.subtract,
         "Mul": np.multiply,

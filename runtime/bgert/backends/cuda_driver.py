@@ -135,7 +135,7 @@ class Cuda:
         size = count * np.dtype(dtype).itemsize
         address = int(self._hold("pinned memory", self.call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault)))
         memory = (ctypes.c_byte * size).from_address(address)
-        return Pinned(address, np.frombuffer(memory, dtype))
+        return Pinned(address, np.frombuffer(memoryview(memory).cast("B"), dtype))
 
     def stream(self) -> int:
         """A stream that does not wait for the default stream."""

@@ -93,10 +93,10 @@ class TensorRtBackend:
         self._columns = int(columns or 0)
         self._buckets = tuple(Bucket(profile.length, profile.texts) for profile in record.recipe.profiles)
         self._lanes: dict[tuple[int, int], _Lane] = {}
-        # In the order in which they must go: lanes, engine, runtime, memory.
-        self._owned: list[Any] = []
+        # Released from its end: engine, runtime, log. Nothing else may hold the engine, or the runtime would go first.
+        self._owned: list[Any] = [self._log]
         self._finalizer = weakref.finalize(self, _close, self._lanes, self._owned, cuda)
-        self._engine = self._load(cache.load(record), record)
+        self._load(cache.load(record), record)
         workers = 1 if mode == "latency" else 2
         self._allocate(workers, blocking=mode != "latency")
         self._lock = threading.Lock()
@@ -109,6 +109,10 @@ class TensorRtBackend:
             token_budget=max(bucket.length * bucket.texts for bucket in self._buckets),
             buckets=self._buckets,
         )
+
+    @property
+    def _engine(self) -> Any:
+        return self._owned[-1]
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns]."""
@@ -134,9 +138,7 @@ class TensorRtBackend:
         slot = self._slots.get()
         try:
             count = rows * bucket.length
-            arrays = {
-                name: pinned.array[:count].reshape(rows, bucket.length) for name, pinned in slot.inputs.items()
-            }
+            arrays = {name: pinned.array[:count].reshape(rows, bucket.length) for name, pinned in slot.inputs.items()}
             self._layout.fill(batch, arrays)
             size = rows * self._columns
             with self._lock:
@@ -218,14 +220,17 @@ class TensorRtBackend:
             warnings.warn(f"no CUDA graph, batches are queued one by one: {error}", RuntimeWarning, stacklevel=2)
             return None
 
-    def _load(self, plan: bytes, record: EngineRecord) -> Any:
+    def _load(self, plan: bytes, record: EngineRecord) -> None:
         trt = self._trt
-        runtime = trt.Runtime(self._log.logger)
+        try:
+            runtime = trt.Runtime(self._log.logger)
+        except (TypeError, RuntimeError) as error:  # TypeError where the library returns no object
+            raise EngineError(f"{self._name} makes no runtime: {error}{self._log.take()}") from error
         self._owned.append(runtime)
         engine = runtime.deserialize_cuda_engine(plan)
         self._require(engine is not None, f"refuses the engine {record.plan}, run `bgert build --force`")
         self._owned.append(engine)
-        expected = {name: (trt.TensorIOMode.INPUT, trt.int32) for name in self._layout.inputs}
+        expected = dict.fromkeys(self._layout.inputs, (trt.TensorIOMode.INPUT, trt.int32))
         expected[self._output] = (trt.TensorIOMode.OUTPUT, trt.float32)
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
@@ -235,10 +240,7 @@ class TensorRtBackend:
         first = self._layout.inputs[0]
         for number, bucket in enumerate(self._buckets):
             largest = tuple(engine.get_tensor_profile_shape(first, number)[2])
-            self._require(
-                largest == (bucket.texts, bucket.length), f"has {largest} in profile {number}, not {bucket}"
-            )
-        return engine
+            self._require(largest == (bucket.texts, bucket.length), f"has {largest} in profile {number}, not {bucket}")
 
     def _allocate(self, workers: int, *, blocking: bool) -> None:
         cuda, engine = self._cuda, self._engine
