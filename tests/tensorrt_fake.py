@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Machine:
     """A GPU, and what goes wrong on it."""
 
     def __init__(self):
+        self.lock = threading.RLock()
         self.driver = True
         self.devices = 1
         self.gpu = ("NVIDIA Fake 100", 9, 0, 132)
@@ -55,17 +57,19 @@ class Machine:
 
     def push(self, stream, work):
         assert stream in self.streams, f"{stream} is no stream"
-        (self.capturing[stream] if stream in self.capturing else self.streams[stream]).append(work)
+        with self.lock:
+            (self.capturing[stream] if stream in self.capturing else self.streams[stream]).append(work)
 
     def drain(self, stream, until=None):
         assert stream not in self.capturing, "waited for a stream that is being captured"
-        work = self.streams[stream]
-        while work:
-            item = work.pop(0)
-            if item == until:
-                return
-            if callable(item):
-                item()
+        with self.lock:  # a device works in order, whoever waits
+            work = self.streams[stream]
+            while work:
+                item = work.pop(0)
+                if item == until:
+                    return
+                if callable(item):
+                    item()
 
 
 def _strict(name, parameters, behaviour):

@@ -60,8 +60,13 @@ RUNTIME = {
     "DataType": ["INT32", "FLOAT"],
 }
 BUILDER = {
-    "Builder": ["__init__", "create_network", "create_builder_config", "create_optimization_profile"]
-    + ["build_serialized_network"],
+    "Builder": [
+        "__init__",
+        "create_network",
+        "create_builder_config",
+        "create_optimization_profile",
+        "build_serialized_network",
+    ],
     "INetworkDefinition": [],
     "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
     "OnnxParser": ["__init__", "parse_from_file", "num_errors", "get_error"],

@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-import tensorrt_fake
 
+import tensorrt_fake
 from bgert import cli
 from bgert.backends.cuda_driver import Gpu
 from bgert.engine_cache import EngineCache, Profile
