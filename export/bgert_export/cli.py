@@ -61,6 +61,7 @@ def add_parsers(commands: Any) -> None:
         metavar="FILE",
         help=".txt (a text a line; for rerankers query, tab, document) or .jsonl; instead of the built-in texts",
     )
+    verify.add_argument("--device", default="cpu", help="cpu, or tensorrt for the engine that `bgert build` made")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
 
     build = commands.add_parser(
@@ -104,6 +105,8 @@ def run_export(args: argparse.Namespace) -> int:
         )
     size = sum(entry.size for entry in manifest.files()) / 1e6
     print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {'verified' if args.verify else 'not verified'}")
+    if any(graph.target == "tensorrt" for graph in manifest.graphs):
+        print(f"next, on the machine with the GPU: bgert build {args.output}")
     return 0
 
 
@@ -116,6 +119,7 @@ def run_verify(args: argparse.Namespace) -> int:
         args.against,
         revision=args.revision,
         texts_file=args.texts,
+        device=args.device,
         progress=None if args.json else _say,
     )
     passed = all(report.passed for report in reports)

@@ -230,7 +230,10 @@ class _Build:
             if self._cancelled.is_set():
                 raise EngineError("the build was cancelled; nothing was stored")
             raise EngineError(f"TensorRT {trt.__version__} could not build the engine{log.take()}")
-        self._cache.store_timing(self._here, bytes(config.get_timing_cache().serialize()))
+        try:
+            self._cache.store_timing(self._here, bytes(config.get_timing_cache().serialize()))
+        except EngineError as error:  # no reason to lose the engine
+            self._say(f"the timing cache is not kept: {error}")
         return bytes(plan)
 
     def _configure(self, config: Any, options: BuildOptions) -> None:

@@ -90,9 +90,13 @@ def verify_against(
     *,
     revision: str | None = None,
     texts_file: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
+
+    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
+    through the engine that `bgert build` made, and other graphs are left out.
 
     Raises:
         BgertError: either side cannot be loaded, or the text file cannot be read.
@@ -107,7 +111,9 @@ def verify_against(
     ):
         raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
     groups = _file_groups(manifest, texts_file) if texts_file else _built_in_groups(manifest)
-    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress)
+    if device not in ("cpu", "tensorrt"):
+        raise InvalidOptionError(f"unknown device {device!r}: use cpu or tensorrt")
+    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
 
 
 def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
@@ -187,6 +193,7 @@ def _compare(
     groups: list[_Group],
     texts_file: str | None,
     progress: Progress | None,
+    device: str = "cpu",
 ) -> list[Report]:
     prefix = manifest.prompts.get(manifest.default_prompt or "", "")
     count = sum(len(group.texts) for group in groups)
@@ -210,12 +217,12 @@ def _compare(
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:
-        if graph.target not in ("cpu", "tensorrt"):
+        if graph.target not in ("cpu", "tensorrt") or (device == "tensorrt" and graph.target != device):
             continue
         if progress is not None:
             progress(f"verifying: {graph.target} {graph.precision} on the same")
         failures = list(differences)
-        for found, engine in _outputs(folder, manifest, graph, groups, prefix):
+        for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
             report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
             failures += report.failures
         report.failures = failures
@@ -302,13 +309,13 @@ def _compare_graph(
 
 
 def _outputs(
-    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str, device: str
 ) -> Iterator[tuple[list[Array], str]]:
     """Outputs of every group and the engine that made them, once for each way of running the graph here.
 
     The last way is the one that the report describes.
     """
-    if graph.target == "cpu":
+    if graph.target == device:
         yield _run_groups(folder, manifest, graph, groups, prefix)
         return
     from bgert.batching import PackedBatch
@@ -333,7 +340,7 @@ def _run_groups(
     from bgert.batching import PackedBatch
 
     found: list[Array] = []
-    model: Any = _open_model(folder, manifest.kind, graph.precision)
+    model: Any = _open_model(folder, manifest.kind, graph)
     # The runtime sorts by length and cuts; uneven batches are put to the same session past that.
     backend = model._runner.backend
     with warnings.catch_warnings():
@@ -350,14 +357,14 @@ def _run_groups(
     return found, model.engine
 
 
-def _open_model(folder: Path, kind: str, precision: str) -> Any:
+def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
     if kind == "encoder":
         from bgert.encoder import Encoder
 
-        return Encoder(folder, device="cpu", precision=precision)
+        return Encoder(folder, device=graph.target, precision=graph.precision)
     from bgert.reranker import Reranker
 
-    return Reranker(folder, device="cpu", precision=precision)
+    return Reranker(folder, device=graph.target, precision=graph.precision)
 
 
 def _same_order(expected: NDArray[np.float64], found: Array, tie: float = _TIE) -> bool:

@@ -217,10 +217,17 @@ class EngineCache:
         return _read_own(path) if os.path.lexists(path) else b""
 
     def store_timing(self, here: Environment, cache: bytes) -> None:
-        """Keep the timing cache of a build for the next."""
+        """Keep the timing cache of a build for the next.
+
+        Raises:
+            EngineError: it cannot be written.
+        """
         path = self._timing_path(here)
         self._make(path.parent)
-        _write_atomically(path, cache)
+        try:
+            _write_atomically(path, cache)
+        except OSError as error:
+            raise EngineError(f"cannot write {path}: {error.strerror}") from error
 
     @contextmanager
     def building(self, recipe: Recipe) -> Iterator[None]:

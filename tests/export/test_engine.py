@@ -395,3 +395,42 @@ def test_gpu_names_are_read_from_bytes(machine, library):
     from bgert.backends.cuda_driver import Cuda
 
     assert Cuda.open().gpu == Gpu("NVIDIA Fake 100", "9.0", 132, 13020)
+
+
+def test_building_needs_nothing_of_the_exporter():
+    """A small machine builds its engine without onnx, torch or safetensors."""
+    import subprocess
+    import sys
+
+    blocked = "import sys\nfor name in ('onnx', 'onnxruntime', 'torch', 'transformers', 'safetensors'):\n"
+    blocked += "    sys.modules[name] = None\nimport bgert_export.engine, bgert_export.cli\n"
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_timing_cache_that_others_can_write_ends_the_build(folder, library, machine, cache):
+    (cache / "timing").mkdir(parents=True, mode=0o700)
+    cache.chmod(0o700)
+    machine.during_build = lambda: (cache / "timing").chmod(0o777)
+    with pytest.raises(IntegrityError, match="mode 0700"):
+        build_engine(folder, BuildOptions(buckets=[16], tokens_per_batch=64), print)
+
+
+def test_a_full_disk(folder, library, machine, cache, monkeypatch):
+    from bgert import engine_cache
+
+    real = engine_cache._write_atomically
+
+    def full(path, content):
+        if path.suffix == ".json" or path.parent.name == "timing":
+            raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(engine_cache, "_write_atomically", full)
+    lines, say = said()
+    with pytest.raises(EngineError, match="No space left on device"):
+        build_engine(folder, BuildOptions(buckets=[16], tokens_per_batch=64), say)
+    assert any("the timing cache is not kept" in line for line in lines)
+    assert not [path for path in files(cache) if path.suffix == ".json"]
+    monkeypatch.setattr(engine_cache, "_write_atomically", real)
+    build_engine(folder, BuildOptions(buckets=[16], tokens_per_batch=64), say)

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx.external_data_helper import load_external_data_for_tensor
 
+import tensorrt_fake
 from bgert.cli import main
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import FileEntry, Manifest
@@ -219,3 +220,24 @@ def test_an_overflow_in_16_bits_fails_the_export(
     with pytest.raises(VerificationError, match="tensorrt fp16 differs"):
         export(checkpoint, tmp_path / "out", targets=["tensorrt"])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_engine_itself_is_verified_where_there_is_one(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch, capsys
+):
+    """Here on a fake device; on a real one it is the first thing to run."""
+    weights = make_weights(make_config())
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):
+            np.minimum(value, 2, out=value)
+    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files("mean"))
+    folder = tmp_path / "out"
+    export(checkpoint, folder, targets=["cpu", "tensorrt"], verify=False)
+    monkeypatch.setenv("BGERT_CACHE", str(tmp_path / "cache"))
+    tensorrt_fake.install(monkeypatch, tensorrt_fake.Machine())
+    assert main(["build", str(folder), "--tokens-per-batch", "128"]) == 0
+    (report,) = verify_against(folder, checkpoint, device="tensorrt")
+    assert (report.target, report.precision, report.passed) == ("tensorrt", "fp16", True)
+    assert report.parity.engine == "tensorrt 11.4.0.106"
+    assert main(["verify", str(folder), "--against", str(checkpoint), "--device", "tpu"]) == 2
+    assert "use cpu or tensorrt" in capsys.readouterr().err

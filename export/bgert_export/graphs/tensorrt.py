@@ -144,7 +144,8 @@ class _Body:
         self._additive_mask()
         for layer in range(last):
             rows = self._narrow(self._layer(rows, layer))
-        first = b.node("Gather", [rows, self._integers("cls.index", [0])], "cls", attributes={"axis": 1})
+        index = b.constant("cls.index", np.array([0], np.int32))
+        first = b.node("Gather", [rows, index], "cls", attributes={"axis": 1})
         whole = self._tail(self._attention(first, rows, last), first, last)
         return b.node("Reshape", [whole, self._integers("shape.rows", [-1, self._hidden])], "cls.rows")
 

@@ -33,7 +33,7 @@ OPERATORS = frozenset([
 ])
 # fmt: on
 # The only places of int64: constants that say a shape, an axis or an index.
-_INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1, "Gather": 1}
+_INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1}
 _FLOAT32_OPERATORS = {"LayerNormalization", "ReduceL2", "ReduceSum", "Div", "Max", "Tanh"}
 _MOST_MASKED, _LEAST_MASKED = -100.0, -30_000.0
 _BLOCK = 1 << 22
