@@ -51,10 +51,11 @@ class Tolerance:
 TOLERANCES = {
     ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
     ("reranker", "fp32"): Tolerance(1e-4),
-    # Of all values rounded to 16 bits where the graph says; measured at 2e-4 and 2e-3 on a trained model (LOG.md).
-    ("encoder", "fp16"): Tolerance(5e-3, 0.9999),
+    # Every value rounded to 16 bits where the graph says. On a trained MiniLM 4e-4 and 3e-3, on a random net of 12
+    # layers with outliers 2e-3 and 2e-2 (LOG.md); cosine is the bound that matters.
+    ("encoder", "fp16"): Tolerance(1e-2, 0.9999),
     ("reranker", "fp16"): Tolerance(3e-2, tie=3e-2),
-    ("encoder", "bf16"): Tolerance(2e-2, 0.999),
+    ("encoder", "bf16"): Tolerance(5e-2, 0.999),
     ("reranker", "bf16"): Tolerance(0.25, tie=0.25),
 }
 
