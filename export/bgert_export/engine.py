@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildOptions", "build_engine", "plan_profiles"]
 
-_FUSED = re.compile("mha", re.IGNORECASE)  # `_gemm_mha_v2` and its like; no name in our graphs holds it
+# `_gemm_mha_v2_myl0_12`. The attention of one query, in the last layer of CLS models, becomes `_gemv_mha_v1` at best.
+_FUSED = re.compile("gemm_mha|fmha", re.IGNORECASE)
 _PROFILE = re.compile(r"\[profile (\d+)\]")
 _POLL = 0.2  # seconds
 

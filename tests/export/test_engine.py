@@ -263,6 +263,7 @@ def test_attention_that_is_not_fused(folder, library, machine, cache):
         ([{"Name": "_gemm_mha_v2_myl0_1"}, {"Name": "gemm"}], 0, 1),
         (["_gemm_mha_v2_0", "_gemm_mha_v2_0 [profile 1]", "_gemm_mha_v2_1 [profile 1]"], 0, 1),
         (["_gemm_mha_v2_0", "_gemm_mha_v2_0 [profile 1]", "_gemm_mha_v2_1 [profile 1]"], 1, 2),
+        (["__mye8037_gemm_mha_v2", "_gemv_mha_v1_myl0_9"], 0, 1),
         ([], 0, 0),
     ],
 )
