@@ -273,9 +273,11 @@ class _Build:
 
     def _fused(self, plan: bytes, graph: GraphEntry) -> list[int]:
         """Fused attention layers by profile."""
+        runtime = self._trt.Runtime(self._log.logger)
+        return self._inspect(runtime.deserialize_cuda_engine(plan), graph)  # the engine goes before the runtime
+
+    def _inspect(self, engine: Any, graph: GraphEntry) -> list[int]:
         trt = self._trt
-        runtime = trt.Runtime(self._log.logger)
-        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"TensorRT does not load the engine that it built{self._log.take()}")
         inspector = engine.create_engine_inspector()
@@ -286,11 +288,13 @@ class _Build:
             if context is None or not context.set_optimization_profile_async(number, stream):
                 raise EngineError(f"the engine has no profile {number}{self._log.take()}")
             for name in graph.inputs:
-                context.set_input_shape(name, (profile.texts, profile.length))
+                if not context.set_input_shape(name, (profile.texts, profile.length)):
+                    raise EngineError(f"profile {number} does not take its own shape{self._log.take()}")
             inspector.execution_context = context
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
             found.append(_count_fused(text, number))
         self._cuda.call("cudaStreamSynchronize", stream)
+        del inspector, context
         return found
 
 

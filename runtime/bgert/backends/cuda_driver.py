@@ -163,7 +163,11 @@ class Cuda:
 
     def end_capture(self, stream: int) -> Any:
         """The recorded graph, ready to launch."""
-        graph = self.call("cudaStreamEndCapture", stream)
+        try:
+            graph = self.call("cudaStreamEndCapture", stream)
+        except EngineError:
+            self._runtime.cudaGetLastError()  # or the next call of somebody else would find it
+            raise
         try:
             executable = self._hold("graph", self.call("cudaGraphInstantiate", graph, 0))
         finally:
