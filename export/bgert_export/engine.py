@@ -74,6 +74,8 @@ def plan_profiles(folder: Path, options: BuildOptions) -> tuple[Manifest, GraphE
         raise InvalidOptionError(f"{folder} has no {what}: export the checkpoint with --target tensorrt")
     if not 0 <= options.level <= 5:
         raise InvalidOptionError(f"level is {options.level}: use 0 to 5")
+    if options.lean and options.require_fused:
+        raise InvalidOptionError("--require-fused cannot be had with --lean: such an engine is not inspected here")
     if options.buckets is not None and options.lengths_file is not None:
         raise InvalidOptionError("--buckets and --lengths each choose the buckets: use one of them")
     longest = manifest.max_tokens
@@ -108,13 +110,11 @@ def build_engine(folder: Path, options: BuildOptions, say: Say) -> EngineRecord:
         here = environment(trt, cuda.gpu)
         recipe = _recipe(graph, profiles, options, here)
         cache = EngineCache()
-        if (record := _cached(cache, recipe, options, say)) is not None:
-            return record
-        for reason in cache.stale(recipe):
-            say(f"an engine of this model is in the cache, but {reason}: building another")
         with cache.building(recipe):
             if (record := _cached(cache, recipe, options, say)) is not None:
-                return record  # built by another since
+                return record
+            for reason in cache.stale(recipe):
+                say(f"an engine of this model is in the cache, but {reason}: building another")
             build = _Build(trt, cuda, cache, recipe, here, say)
             return build.run(folder / graph.files[0].name, manifest, graph, options)
     finally:

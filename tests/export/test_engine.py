@@ -336,9 +336,19 @@ def test_command_line(folder, library, capsys, tmp_path):
     sample.write_text("file\n" * 30 + "read the file and write it to the folder which is in the path\n")
     assert cli.main(["build", str(folder), "--dry-run", "--lengths", str(sample)]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("length    16")
-    for wrong in (["--buckets", "16,x"], ["--buckets", "65"], ["--level", "6"], ["--workspace", "0"]):
+    for wrong in (
+        ["--buckets", "16,x"],
+        ["--buckets", "65"],
+        ["--level", "6"],
+        ["--workspace", "0"],
+        ["--precision", "fp8"],
+    ):
         assert cli.main(["build", str(folder), *wrong]) == 2
-    for wrong in (["--buckets", "16", "--lengths", str(sample)], ["--tokens-per-batch", "63"], ["--precision", "fp8"]):
+    for wrong in (
+        ["--buckets", "16", "--lengths", str(sample)],
+        ["--tokens-per-batch", "63"],
+        ["--lean", "--require-fused"],
+    ):
         assert cli.main(["build", str(folder), *wrong]) == 2
 
 

@@ -310,3 +310,17 @@ def test_rules_read_external_weights(tmp_path, make_network):
     data.write_bytes(data.read_bytes()[:-2] + np.float16(np.nan).tobytes())
     with pytest.raises(GraphRuleError, match="not finite"):
         tensorrt_rules.check(tmp_path / written.files[0], layers=3, half=TensorProto.FLOAT16)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_16_bit_sums_cost_little_more(tmp_path, make_config, make_network, float64_bert, precision):
+    """The worst that kernels with 16-bit accumulators do to a whole network."""
+    config, network = make_config(), make_network()
+    written = write(network, tmp_path, precision)
+    texts = draw_texts(config, LENGTHS, seed=2)
+    plain = run(tmp_path, written, config, packed(texts))
+    found = run(tmp_path, written, config, packed(texts), partial_sums=True)
+    assert (found != plain).any()
+    for ids, row in zip(texts, found, strict=True):
+        expected = float64_bert.embedding(weights_of(network), config, ids, pooling="mean", normalize=True)
+        assert np.abs(row - expected).max() < 3 * BOUNDS[precision]
