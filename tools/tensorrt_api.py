@@ -27,7 +27,8 @@ BINDINGS = {
     "tensorrt 11.4": ("tensorrt-cu13-bindings", "11.4.0.106", "tensorrt_bindings"),
     "tensorrt_lean 11.4": ("tensorrt-lean-cu13-bindings", "11.4.0.106", "tensorrt_lean_bindings"),
 }
-CUDA = (("cuda-bindings", "13.5.0"), ("cuda-pathfinder", "1.9.0"))
+CUDA = ("13.5.0", "12.8.0")
+PATHFINDER = ("cuda-pathfinder", "1.9.0")
 
 # Whatever else is called, the fake refuses.
 RUNTIME = {
@@ -223,15 +224,15 @@ def read_bindings(label: str, folder: Path) -> dict[str, Any]:
     return result
 
 
-def read_cuda(folder: Path) -> dict[str, Any]:
-    """The used part of cuda-bindings."""
+def read_cuda(version: str, folder: Path) -> dict[str, Any]:
+    """The used part of one version of cuda-bindings."""
     target = folder / "cuda"
-    fetch(target, *CUDA)
+    fetch(target, ("cuda-bindings", version), PATHFINDER)
     request = json.dumps([str(target), CUDA_FUNCTIONS.split(), CUDA_VALUES, CUDA_ENUMS, CUDA_DEVICE])
     done = subprocess.run([sys.executable, "-c", READ_CUDA], input=request, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{CUDA}: {done.stderr.strip()}")
-    result: dict[str, Any] = {"version": CUDA[0][1], **json.loads(done.stdout)}
+        raise RuntimeError(f"cuda-bindings {version}: {done.stderr.strip()}")
+    result: dict[str, Any] = {"version": version, **json.loads(done.stdout)}
     return result
 
 
@@ -240,7 +241,7 @@ def read_all() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         libraries = {label: read_bindings(label, folder) for label in BINDINGS}
-        return {"libraries": libraries, "cuda": read_cuda(folder)}
+        return {"libraries": libraries, "cuda": read_cuda(CUDA[0], folder)}
 
 
 def main() -> int:

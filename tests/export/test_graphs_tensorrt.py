@@ -76,7 +76,7 @@ def test_encoder_equals_the_oracle(tmp_path, make_config, make_network, float64_
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_xlm_roberta_with_padding_tokens_inside(tmp_path, make_config, make_network, float64_bert, precision, pooling):
+def test_xlm_roberta_encoder(tmp_path, make_config, make_network, float64_bert, precision, pooling):
     config = make_config(architectures=["XLMRobertaModel"], **XLM_ROBERTA)
     network = make_network(config=config)
     written = write(network, tmp_path, precision, pooling)
@@ -86,6 +86,27 @@ def test_xlm_roberta_with_padding_tokens_inside(tmp_path, make_config, make_netw
     for ids, row in zip(texts, found, strict=True):
         expected = float64_bert.embedding(weights_of(network), config, ids, pooling=pooling, normalize=True)
         assert np.abs(row - expected).max() < BOUNDS[precision]
+
+
+def test_xlm_roberta_equals_transformers_with_padding_tokens_inside(tmp_path, make_config, make_network):
+    """Who writes `<pad>` into a text moves the positions of what follows; in a batch with real padding besides."""
+    torch = pytest.importorskip("torch")
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    config = make_config(architectures=["XLMRobertaModel"], **XLM_ROBERTA)
+    network = make_network(config=config)
+    peer = XLMRobertaModel(XLMRobertaConfig(**config, attn_implementation="eager"), add_pooling_layer=False).eval()
+    state = {name: torch.from_numpy(value) for name, value in weights_of(network).items()}
+    missing, unexpected = peer.load_state_dict(state, strict=False)
+    assert (set(missing) - {"embeddings.position_ids"}, unexpected) == (set(), [])
+    texts = [[0, 9, 1, 7, 2], [0, 1, 1, 2], [1, 1, 1, 1], [0, 5, 6, 7, 8, 9, 2], [0] + [5, 1] * 34 + [2]]
+    written = write(network, tmp_path, normalize=False)
+    found = run(tmp_path, written, config, packed(texts), rounded=False)
+    for ids, row in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            hidden = peer(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).last_hidden_state
+        expected = hidden[0].mean(0).numpy()
+        assert np.abs(row - expected).max() < BOUNDS["fp16"] * np.linalg.norm(expected)
 
 
 def test_positions_are_those_of_transformers():
