@@ -27,6 +27,7 @@ def export(
     document_prompt: str | None = None,
     max_tokens: int | None = None,
     targets: Sequence[str] = ("cpu",),
+    int8_floor: float = 0.998,
     verify: bool = True,
     force: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -43,6 +44,7 @@ def export(
         document_prompt: text before documents; as `query_prompt`.
         max_tokens: longest input, special tokens counted; None for the checkpoint's own limit.
         targets: the graphs to write, see `bgert_export.targets.TARGETS`.
+        int8_floor: least mean cosine (rerankers: correlation of scores) of an int8 graph to the fp32 graph.
         verify: compare the graphs with the PyTorch checkpoint; needs torch and transformers.
         force: replace a model folder that is already at `destination`.
         progress: called with a line of text at each step and for each choice.
@@ -56,6 +58,7 @@ def export(
         DownloadError: the hub cannot be reached or refuses.
         DestinationError: the destination exists, or another export is writing it.
         WriteError: the destination cannot be written.
+        QuantizationError: an int8 graph would be below the floor; nothing is written.
         VerificationError: the graph's vectors differ from PyTorch's; nothing is written.
         ExtraNotInstalledError: a library is missing; the message names the extra that brings it.
     """
@@ -70,6 +73,7 @@ def export(
         revision=revision,
         options=options,
         targets=targets,
+        int8_floor=int8_floor,
         verify=verify,
         force=force,
         progress=progress,

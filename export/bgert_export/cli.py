@@ -41,7 +41,14 @@ def add_parsers(commands: Any) -> None:
         action="append",
         dest="targets",
         metavar="NAME",
-        help="graph to write: cpu (default), tensorrt, tensorrt-bf16; repeatable",
+        help="graph to write: cpu (default), cpu-bf16, cpu-int8, tensorrt, tensorrt-bf16; repeatable",
+    )
+    export.add_argument(
+        "--int8-floor",
+        type=float,
+        default=0.998,
+        metavar="X",
+        help="refuse an int8 graph below this mean cosine to fp32",
     )
     export.add_argument("--no-verify", action="store_false", dest="verify", help="do not compare with PyTorch")
     export.add_argument("--force", action="store_true", help="replace a model folder that exists")
@@ -99,6 +106,7 @@ def run_export(args: argparse.Namespace) -> int:
             document_prompt=args.document_prompt,
             max_tokens=args.max_tokens,
             targets=args.targets or ("cpu",),
+            int8_floor=args.int8_floor,
             verify=args.verify,
             force=args.force,
             progress=_say,

@@ -10,6 +10,7 @@ __all__ = [
     "DownloadError",
     "ExtraNotInstalledError",
     "GraphRuleError",
+    "QuantizationError",
     "UndecidedError",
     "UnsupportedCheckpointError",
     "VerificationError",
@@ -43,6 +44,10 @@ class DownloadError(BgertError, ConnectionError):
 
 class ExtraNotInstalledError(EngineNotInstalledError):
     """A library that export or verification needs is missing; the message names the extra that brings it."""
+
+
+class QuantizationError(BgertError, ArithmeticError):
+    """An int8 graph would be further from float32 than the floor allows."""
 
 
 class VerificationError(BgertError, ArithmeticError):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import bgert
-from bgert.errors import BgertError
+from bgert.errors import BgertError, InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import CheckpointError, VerificationError, WriteError
@@ -36,6 +36,7 @@ def export_checkpoint(
     revision: str | None,
     options: Options,
     targets: Sequence[str],
+    int8_floor: float,
     verify: bool,
     force: bool,
     progress: Progress | None,
@@ -45,6 +46,8 @@ def export_checkpoint(
 
     say = progress or _silent
     targets = check_targets(targets)
+    if not 0 < int8_floor < 1:
+        raise InvalidOptionError(f"int8_floor is {int8_floor!r}: use a number between 0 and 1")
     if verify:
         require_torch()
     staging = Staging(destination, force=force)
@@ -65,7 +68,7 @@ def export_checkpoint(
     try:
         with staging:
             tokenizer = spec.write(staging.folder)
-            job = Job(checkpoint, settings, staging.folder, say)
+            job = Job(checkpoint, settings, staging.folder, say, int8_floor)
             graphs = []
             for target in targets:
                 say(f"writing the graph for {target}")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bgert
 from bgert.errors import InvalidOptionError
-from bgert.model_folder import FileEntry, GraphEntry
+from bgert.model_folder import Choice, FileEntry, GraphEntry
+from bgert.tokenizer import Tokenizer
 from bgert_export.graphs import cpu, tensorrt
+from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from bgert_export.checkpoint import Checkpoint
     from bgert_export.settings import Settings
@@ -29,19 +36,27 @@ class Job:
     folder: Path
     """Holds the tokenizer's files, and the graphs that were asked for earlier."""
     say: Callable[[str], None]
+    int8_floor: float
+    """Least quality of an int8 graph, see `bgert_export.quantize.Quantized`."""
 
 
-def _write_cpu(job: Job) -> GraphEntry:
-    network, settings = job.checkpoint.network, job.settings
+def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry:
+    network, settings, stem = job.checkpoint.network, job.settings, f"cpu-{precision}"
     if settings.pooling is None:
-        written = cpu.write_reranker(network, job.folder, version=bgert.__version__)
+        written = cpu.write_reranker(network, job.folder, stem, linears, version=bgert.__version__)
     else:
         written = cpu.write_encoder(
-            network, job.folder, pooling=settings.pooling, normalize=settings.normalize, version=bgert.__version__
+            network,
+            job.folder,
+            stem,
+            linears,
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            version=bgert.__version__,
         )
     return GraphEntry(
         target="cpu",
-        precision="fp32",
+        precision=precision,
         files=[FileEntry.of(job.folder, name) for name in written.files],
         inputs=written.inputs,
         output=written.output,
@@ -79,8 +94,40 @@ def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
     )
 
 
+def _write_cpu_int8(job: Job) -> GraphEntry:
+    from bgert_export.quantize import quantize
+
+    entry: list[GraphEntry] = []
+
+    def write(smoothing: Mapping[str, NDArray[np.float32]], in_fp32: Collection[str]) -> Path:
+        linears = partial(Int8Linears, smoothing=smoothing, in_fp32=in_fp32)
+        entry[:] = [_write_cpu(job, "int8", linears)]
+        return job.folder / entry[0].files[0].name
+
+    with tempfile.TemporaryDirectory(dir=job.folder) as folder:  # beside it, where there is room for a graph
+        fp32 = _write_cpu(replace(job, folder=Path(folder)), "fp32", Fp32Linears)
+        settled = quantize(
+            job.checkpoint.network,
+            Tokenizer.from_folder(job.checkpoint.folder),
+            Path(folder) / fp32.files[0].name,
+            write,
+            max_tokens=job.settings.max_tokens,
+            floor=job.int8_floor,
+            say=job.say,
+        )
+    kind = job.checkpoint.architecture.kind
+    measure = "mean cosine" if kind == "encoder" else "correlation of scores"
+    job.settings.choices.append(
+        Choice("int8", settled.in_fp32, f"matrices left in fp32; {measure} to the fp32 graph {settled.quality:.5f} on "
+               f"{settled.texts} texts, floor {job.int8_floor}")
+    )  # fmt: skip
+    return replace(entry[0], floor=job.int8_floor)
+
+
 TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
-    "cpu": _write_cpu,
+    "cpu": lambda job: _write_cpu(job, "fp32", Fp32Linears),
+    "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
+    "cpu-int8": _write_cpu_int8,
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
 }

@@ -82,6 +82,8 @@ class GraphEntry:
     """Oldest engine that reads the graph, for example `onnxruntime 1.20`."""
     parity: Parity | None
     """None when the export was told not to verify."""
+    floor: float | None = None
+    """int8: the least mean cosine to PyTorch (rerankers: correlation of scores) that the exporter of it accepted."""
 
 
 @dataclass(frozen=True)

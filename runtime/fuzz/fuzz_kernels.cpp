@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
@@ -90,6 +91,72 @@ void check_rows(const bgert::Kernels& kernels) {
   }
 }
 
+float from_bf16(unsigned short half) {
+  const unsigned bits = static_cast<unsigned>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// One panel in each precision, from rows of exactly the size that it may read.
+void check_panels(const bgert::Kernels& kernels) {
+  constexpr std::size_t kColumns = bgert::kPanelColumns;
+  const std::size_t rows = 1 + below(40), depth = 4 * (1 + below(40));
+  const auto x = random_floats(rows * depth, 1.0f), weights = random_floats(depth * kColumns, 1.0f);
+  const auto bias = random_floats(kColumns, 1.0f);
+  const auto out = std::make_unique<float[]>(rows * kColumns);
+  kernels.linear_fp32(rows, x.get(), {weights.get(), bias.get(), depth}, false, out.get(), kColumns);
+  for (std::size_t i = 0; i < rows * kColumns; ++i) {
+    double wanted = double{bias[i % kColumns]};
+    for (std::size_t k = 0; k < depth; ++k) {
+      wanted += double{x[i / kColumns * depth + k]} * double{weights[k * kColumns + i % kColumns]};
+    }
+    expect(double{out[i]}, wanted, 3e-5, "linear_fp32", kernels.name);
+  }
+
+  const auto x16 = std::make_unique<unsigned short[]>(rows * depth);
+  const auto weights16 = std::make_unique<unsigned short[]>(depth * kColumns);
+  kernels.round_bf16(x.get(), rows * depth, x16.get());
+  kernels.round_bf16(weights.get(), depth * kColumns, weights16.get());
+  kernels.linear_bf16(rows, x16.get(), {weights16.get(), bias.get(), depth}, out.get(), kColumns);
+  for (std::size_t i = 0; i < rows * kColumns; ++i) {
+    double wanted = double{bias[i % kColumns]};
+    for (std::size_t k = 0; k < depth; ++k) {
+      wanted += double{from_bf16(x16[i / kColumns * depth + k])} *
+                double{from_bf16(weights16[k / 2 * kColumns * 2 + i % kColumns * 2 + k % 2])};
+    }
+    expect(double{out[i]}, wanted, 3e-5, "linear_bf16", kernels.name);
+  }
+
+  const std::size_t stride = depth + bgert::kRowScaleBytes;
+  const auto bytes = std::make_unique<unsigned char[]>(rows * stride);
+  for (std::size_t r = 0; r < rows; ++r) {
+    kernels.quantize_row(x.get() + r * depth, below(2) == 0 ? nullptr : weights.get(), depth, bytes.get() + r * stride);
+  }
+  const auto weights8 = std::make_unique<signed char[]>(depth * kColumns);
+  const auto sums = std::make_unique<int[]>(kColumns);
+  for (std::size_t i = 0; i < depth * kColumns; ++i) {
+    weights8[i] = static_cast<signed char>(static_cast<int>(below(255)) - 127);
+    sums[i / 4 % kColumns] += weights8[i];
+  }
+  kernels.linear_int8(rows, bytes.get(), {weights8.get(), bias.get(), sums.get(), bias.get(), depth}, false, out.get(),
+                      kColumns);
+  for (std::size_t i = 0; i < rows * kColumns; ++i) {
+    const unsigned char* row = bytes.get() + i / kColumns * stride;
+    float scale;
+    int zero;
+    std::memcpy(&scale, row + depth, sizeof scale);
+    std::memcpy(&zero, row + depth + sizeof scale, sizeof zero);
+    long total = 0;
+    for (std::size_t k = 0; k < depth; ++k) {
+      total += (static_cast<long>(row[k]) - zero) * weights8[k / 4 * kColumns * 4 + i % kColumns * 4 + k % 4];
+    }
+    const double bias_here = double{bias[i % kColumns]};
+    expect(double{out[i]}, static_cast<double>(total) * double{scale} * bias_here + bias_here, 1e-5, "linear_int8",
+           kernels.name);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -99,11 +166,12 @@ int main(int argc, char** argv) {
   std::size_t rounds = 0;
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
-    for (const char* name : {"baseline", "avx2", "avx512"}) {
+    for (const char* name : {"baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"}) {
       const bgert::Kernels* kernels = bgert::choose_kernels(name);
       if (kernels == nullptr) continue;
       check_attention(*kernels);
       check_rows(*kernels);
+      check_panels(*kernels);
       ++rounds;
     }
   }

@@ -30,10 +30,14 @@ flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-
 case $(uname -m) in
   x86_64)
     flags="$flags -DBGERT_X86"
-    "${CXX:-g++}" $flags -mavx2 -mfma -c src/kernels/isa_avx2.cpp -o "$build/avx2.o"
-    "${CXX:-g++}" $flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -c src/kernels/isa_avx512.cpp \
-      -o "$build/avx512.o"
-    kernels="$kernels $build/avx2.o $build/avx512.o"
+    avx2="-mavx2 -mfma"
+    avx512="$avx2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
+    for set in "avx2 $avx2" "avx2vnni $avx2 -mavxvnni" "avx512 $avx512" "avx512vnni $avx512 -mavx512vnni" \
+      "avx512bf16 $avx512 -mavx512vnni -mavx512bf16"; do
+      name=${set%% *}
+      "${CXX:-g++}" $flags ${set#* } -c "src/kernels/isa_$name.cpp" -o "$build/$name.o"
+      kernels="$kernels $build/$name.o"
+    done
     ;;
 esac
 "${CXX:-g++}" $flags $kernels -o "$build/fuzz_kernels"

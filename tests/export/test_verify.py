@@ -239,5 +239,9 @@ def test_the_engine_itself_is_verified_where_there_is_one(
     (report,) = verify_against(folder, checkpoint, device="tensorrt")
     assert (report.target, report.precision, report.passed) == ("tensorrt", "fp16", True)
     assert report.parity.engine == "tensorrt 11.4.0.106"
-    assert main(["verify", str(folder), "--against", str(checkpoint), "--device", "tpu"]) == 2
+    arguments = ["verify", str(folder), "--against", str(checkpoint), "--device"]
+    assert main([*arguments, "tpu"]) == 2
     assert "use cpu or tensorrt" in capsys.readouterr().err
+    export(checkpoint, folder, targets=["cpu"], verify=False, force=True)
+    assert main([*arguments, "tensorrt"]) == 2
+    assert "has no tensorrt graph" in capsys.readouterr().err

@@ -15,21 +15,27 @@ from onnx import TensorProto, helper
 
 from bgert.backends.onnx_cpu import KERNELS
 
-SETS = ("baseline", "avx2", "avx512")
+SETS = ("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16")
+TYPES = {np.int32: "INT32", np.float32: "FLOAT", np.uint8: "UINT8", np.int8: "INT8"}
 
 
 def run(op_type, inputs, **attributes):
-    """One operator on arrays by name; the session has two threads."""
+    """One operator on arrays by name."""
+    return run_nodes([helper.make_node(op_type, list(inputs), ["out"], domain="bgert", **attributes)], inputs)
+
+
+def run_nodes(nodes, inputs, weights=(), kind=TensorProto.FLOAT):
+    """Operators whose last output is `out`; the session has two threads."""
     import onnxruntime
 
-    kinds = {
-        name: TensorProto.INT32 if array.dtype == np.int32 else TensorProto.FLOAT for name, array in inputs.items()
-    }
+    types = {np.dtype(numpy): getattr(TensorProto, name) for numpy, name in TYPES.items()}
+    kinds = {name: types[array.dtype] for name, array in inputs.items()}
     graph = helper.make_graph(
-        [helper.make_node(op_type, list(inputs), ["out"], domain="bgert", **attributes)],
-        "one",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        nodes,
+        "some",
+        [helper.make_tensor_value_info(name, given, None) for name, given in kinds.items()],
+        [helper.make_tensor_value_info("out", kind, None)],
+        list(weights),
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bgert", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -159,6 +165,164 @@ def test_mean_pool(kernels, hidden):
     found = run("MeanPool", {"rows": rows, "cu_seqlens": cuts})
     expected = [rows[a:b].astype(np.float64).mean(0) for a, b in pairwise(cuts)]
     assert np.abs(found - expected).max() < 1e-6
+
+
+def panels(matrix, group):
+    """[N, K] as the kernels read it."""
+    columns, depth = matrix.shape
+    return matrix.reshape(columns // 32, 32, depth // group, group).transpose(0, 2, 1, 3).reshape(columns // 32, -1)
+
+
+def gelu64(x):
+    return np.array([0.5 * value * math.erfc(-value / math.sqrt(2)) for value in x.ravel()]).reshape(x.shape)
+
+
+def bf16(x):
+    """float32 rounded to bfloat16, ties to even."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+SHAPES = [(1, 32, 32), (13, 64, 96), (250, 128, 64), (7, 384, 32)]
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), SHAPES)
+@pytest.mark.parametrize("with_gelu", [False, True])
+def test_linear_fp32(kernels, rows, depth, columns, with_gelu):
+    rng = draw(rows)
+    x, weights = (rng.standard_normal(shape).astype(np.float32) for shape in ((rows, depth), (columns, depth)))
+    bias = rng.standard_normal(columns).astype(np.float32)
+    found = run("LinearGeluFp32" if with_gelu else "LinearFp32", {"x": x, "weights": panels(weights, 1), "bias": bias})
+    expected = x.astype(np.float64) @ weights.T + bias
+    assert np.abs(found - (gelu64(expected) if with_gelu else expected)).max() < 1e-4
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), SHAPES)
+def test_linear_bf16(kernels, rows, depth, columns):
+    """From rows over LayerNorm, a matrix with GELU and a matrix, with numpy's rounding in between."""
+    rng = draw(rows)
+    x, residual = (rng.standard_normal((rows, depth)).astype(np.float32) for _ in range(2))
+    inner, outer = (rng.standard_normal(shape).astype(np.float32) for shape in ((columns, depth), (depth, columns)))
+    inputs = {"x": x, "residual": residual, "gamma": np.ones(depth, np.float32), "beta": np.zeros(depth, np.float32)}
+    biases = {
+        "b1": rng.standard_normal(columns).astype(np.float32),
+        "b2": rng.standard_normal(depth).astype(np.float32),
+    }
+    weights = []
+    for name, matrix in (("w1", inner), ("w2", outer)):
+        data = (panels(bf16(matrix), 2).view(np.uint32) >> 16).astype(np.uint16)
+        weights.append(helper.make_tensor(name, TensorProto.BFLOAT16, data.shape, data.tobytes(), raw=True))
+    nodes = [
+        helper.make_node("AddLayerNormBf16", list(inputs), ["rows", "operand"], domain="bgert", epsilon=1e-5),
+        helper.make_node("LinearGeluBf16", ["operand", "w1", "b1"], ["wide"], domain="bgert"),
+        helper.make_node("LinearBf16", ["wide", "w2", "b2"], ["out"], domain="bgert"),
+    ]
+    found = run_nodes(nodes, inputs | biases, weights)
+    total = x.astype(np.float64) + residual
+    centred = total - total.mean(1, keepdims=True)
+    operand = bf16(centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5))
+    wide = gelu64(operand.astype(np.float64) @ bf16(inner).T + biases["b1"])
+    exact = wide @ bf16(outer).T + biases["b2"]
+    rounded = bf16(wide).astype(np.float64) @ bf16(outer).T + biases["b2"]
+    # Sums that fall beside a rounding point may round the other way, so: as near as rounding itself is to no rounding.
+    assert np.abs(found - rounded).max() <= max(0.5 * np.abs(rounded - exact).max(), 1e-3)
+
+
+def quantized(rows):
+    """Bytes, scales and zeros of rows, each by itself."""
+    high, low = np.maximum(rows.max(1), 0), np.minimum(rows.min(1), 0)
+    scales = (high - low) / np.float32(255)
+    inverse = np.divide(255, high - low, out=np.zeros_like(high), where=high > low)
+    zeros = np.rint(-low * inverse)
+    return np.clip(np.rint(rows * inverse[:, None] + zeros[:, None]), 0, 255), scales, zeros
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), SHAPES)
+@pytest.mark.parametrize("with_gelu", [False, True])
+def test_linear_int8(kernels, rows, depth, columns, with_gelu):
+    """Rows are quantised by LayerNorm; extremes of weights would saturate where pairs are summed in 16 bits."""
+    rng = draw(rows)
+    x = rng.standard_normal((rows, depth)).astype(np.float32)
+    weights = rng.choice(np.array([-127, 127, 3], np.int8), (columns, depth))
+    scales, bias = (rng.random(columns).astype(np.float32) / 100 for _ in range(2))
+    factors = np.exp2(rng.integers(-2, 3, depth)).astype(np.float32)
+    inputs = {
+        "x": x,
+        "residual": np.zeros_like(x),
+        "gamma": np.ones(depth, np.float32),
+        "beta": np.zeros(depth, np.float32),
+        "factors": factors,
+        "weights": panels(weights, 4),
+        "scales": scales,
+        "sums": weights.sum(1, dtype=np.int32),
+        "bias": bias,
+    }
+    nodes = [
+        helper.make_node("AddLayerNormInt8", list(inputs)[:5], ["rows", "operand"], domain="bgert", epsilon=1e-5),
+        helper.make_node("LinearInt8", ["operand", *list(inputs)[5:]], ["out"], domain="bgert"),
+    ]
+    if with_gelu:
+        inputs["out_factors"] = np.ones(columns, np.float32)
+        nodes[1] = helper.make_node("LinearGeluInt8", ["operand", *list(inputs)[5:]], ["out"], domain="bgert")
+    found = run_nodes(nodes, inputs, kind=TensorProto.UINT8 if with_gelu else TensorProto.FLOAT)
+    centred = x - x.mean(1, keepdims=True)
+    normal = centred / np.sqrt((centred.astype(np.float64) ** 2).mean(1, keepdims=True) + 1e-5)
+    q, row_scales, zeros = quantized((normal * factors).astype(np.float32))
+    expected = (q - zeros[:, None]) @ weights.T.astype(np.float64) * row_scales[:, None] * scales + bias
+    if with_gelu:
+        ends = np.ascontiguousarray(found[:, -8:])
+        step, zero = ends[:, :4].copy().view(np.float32), ends[:, 4:].copy().view(np.int32)
+        expected = gelu64(expected)
+        found = (found[:, :-8].astype(np.float64) - zero) * step
+        assert np.abs(found - expected).max() <= 0.51 * step.max() + 0.01 * np.abs(expected).max()
+    else:  # a value beside a rounding point may become the next byte
+        assert np.abs(found - expected).max() <= 2.1 * 127 * (row_scales.max() * scales.max()) + 1e-4
+
+
+def test_every_set_of_kernels_has_the_same_integers():
+    """Sums of bytes are exact, so int8 graphs differ between processors only by the rounding of float32."""
+    rng = draw(6)
+    x = rng.integers(0, 256, (20, 64 + 8)).astype(np.uint8)
+    x[:, 64:68] = np.frombuffer(np.float32(1).tobytes(), np.uint8)
+    x[:, 68:] = 0
+    weights = rng.integers(-127, 128, (32, 64)).astype(np.int8)
+    ones, nothing = np.ones(32, np.float32), np.zeros(32, np.float32)
+    inputs = {"x": x, "w": panels(weights, 4), "s": ones, "sums": weights.sum(1, dtype=np.int32), "b": nothing}
+    expected = x[:, :64].astype(np.int64) @ weights.T
+    found = {}
+    for name in SETS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BGERT_KERNELS", name)
+            try:
+                found[name] = run("LinearInt8", inputs)
+            except Exception as error:
+                assert "BGERT_KERNELS" in str(error)  # noqa: PT017
+    assert found
+    for values in found.values():
+        assert np.array_equal(values, expected)
+
+
+def test_nan_and_infinity_are_not_lost_in_bytes(kernels):
+    for bad in (np.nan, np.inf, -np.inf):
+        x = np.ones((2, 32), np.float32)
+        x[0, 5] = bad
+        inputs = {"x": x, "residual": x, "gamma": x[1], "beta": x[1], "factors": x[1]}
+        weights = {"w": np.ones((1, 32 * 32), np.int8), "s": x[1], "sums": np.full(32, 32, np.int32), "b": x[1]}
+        nodes = [
+            helper.make_node("AddLayerNormInt8", list(inputs), ["rows", "operand"], domain="bgert", epsilon=1e-5),
+            helper.make_node("LinearInt8", ["operand", *weights], ["out"], domain="bgert"),
+        ]
+        found = run_nodes(nodes, inputs | weights)
+        assert np.isnan(found[0]).all()
+        assert np.isfinite(found[1]).all()
+
+
+def test_linear_refuses_what_does_not_fit():
+    x, bias = np.zeros((2, 32), np.float32), np.zeros(32, np.float32)
+    with pytest.raises(Exception, match="do not fit"):
+        run("LinearFp32", {"x": x, "weights": np.zeros((1, 31 * 32), np.float32), "bias": bias})
+    with pytest.raises(Exception, match="do not fit"):
+        run("LinearFp32", {"x": x, "weights": np.zeros((1, 32 * 16), np.float32), "bias": bias[:16]})
 
 
 def test_unknown_kernels_are_refused():

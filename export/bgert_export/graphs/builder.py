@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT32", "MICROSOFT", "GraphBuilder"]
+__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "MICROSOFT", "GraphBuilder"]
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
 BFLOAT16 = TensorProto.BFLOAT16
 INT32 = TensorProto.INT32
+INT8 = TensorProto.INT8
 BGERT = "bgert"
 MICROSOFT = "com.microsoft"
 
@@ -82,8 +83,10 @@ class GraphBuilder:
         self._initializers.append(onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def weight(self, name: str, shape: Sequence[int], blocks: Iterable[NDArray[np.float32]], dtype: int = FLOAT) -> str:
-        """Add a tensor, given as consecutive float32 blocks of its C-order elements and stored as `dtype`.
+    def weight(self, name: str, shape: Sequence[int], blocks: Iterable[NDArray[Any]], dtype: int = FLOAT) -> str:
+        """Add a tensor, given as consecutive blocks of its C-order elements and stored as `dtype`.
+
+        Blocks are float32 where that is a floating point type.
 
         Raises:
             UnsupportedCheckpointError: `dtype` cannot hold a value.
@@ -164,10 +167,16 @@ class GraphBuilder:
 
 
 # numpy has no bfloat16: its bits are kept as uint16.
-_STORED: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), FLOAT16: np.dtype("<f2"), BFLOAT16: np.dtype("<u2")}
+_STORED: dict[int, np.dtype[Any]] = {
+    FLOAT: np.dtype("<f4"),
+    FLOAT16: np.dtype("<f2"),
+    BFLOAT16: np.dtype("<u2"),
+    INT8: np.dtype("i1"),
+    INT32: np.dtype("<i4"),
+}
 
 
-def _stored(name: str, block: NDArray[np.float32], dtype: int) -> NDArray[Any]:
+def _stored(name: str, block: NDArray[Any], dtype: int) -> NDArray[Any]:
     if dtype == BFLOAT16:
         return _bfloat16_bits(block)
     with np.errstate(over="ignore"):

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry
 
-__all__ = ["OnnxCpuBackend"]
+__all__ = ["OnnxCpuBackend", "feeds_of", "open_session"]
 
 # bgert's own operators (runtime/src/kernels), built beside the tokenizer.
 KERNELS = Path(_native.__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
-# Small enough for activations to stay in the caches; larger batches were slower (LOG.md).
+# 128 to 1,024 make little difference (LOG.md); small batches spread well over the workers.
 TOKEN_BUDGET = 512
 
 
@@ -40,47 +40,21 @@ class OnnxCpuBackend:
     """
 
     def __init__(self, folder: Path, graph: GraphEntry, *, threads: int | None, mode: str) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineNotInstalledError(
-                f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'"
-            ) from None
         cores = threads or available_cpus()
-        self._ort = onnxruntime
         self._path = folder / graph.files[0].name
         self._intra_op_threads = cores if mode == "latency" else 1
+        verify_files(folder, graph.files)
+        self._open()
         self.info = BackendInfo(
             device="cpu",
             precision=graph.precision,
-            engine=f"onnxruntime {onnxruntime.__version__}",
+            engine=_engine(),
             workers=1 if mode == "latency" else cores,
             token_budget=TOKEN_BUDGET,
         )
-        verify_files(folder, graph.files)
-        self._open()
-        declared = {entry.name for entry in self._session.get_inputs()}
-        if unknown := sorted(declared - _FEEDS.keys()):
-            raise ModelFolderError(
-                f"{self._path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
-            )
-        self._feeds = {name: _FEEDS[name] for name in declared}
 
     def _open(self) -> None:
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._intra_op_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # A memory pattern is kept for every shape that was ever run: with packed batches that never ends.
-        options.enable_mem_pattern = False
-        options.register_custom_ops_library(str(KERNELS))
-        if self._intra_op_threads > 1:
-            # Idle threads that spin would take the cores from whatever runs beside the model.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = self._ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise ModelFolderError(f"ONNX Runtime cannot load {self._path}: {error}") from error
+        self._session = open_session(self._path, self._intra_op_threads)
         self._pid = os.getpid()
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
@@ -89,12 +63,59 @@ class OnnxCpuBackend:
             # The thread pool did not survive the fork, and the old session would wait for it: never destroy it.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._open()
-        feeds = {name: feed(batch) for name, feed in self._feeds.items()}
         try:
-            output: NDArray[np.float32] = self._session.run(None, feeds)[0]
-        except Exception as error:  # as above
+            output: NDArray[np.float32] = self._session.run(None, feeds_of(self._session, batch))[0]
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
         return output
+
+
+def open_session(path: Path, intra_op_threads: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` for one of bgert's CPU graphs.
+
+    Raises:
+        EngineNotInstalledError: onnxruntime cannot be imported.
+        ModelFolderError: ONNX Runtime cannot load the graph, or bgert does not know what to feed it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A memory pattern is kept for every shape that was ever run: with packed batches that never ends.
+    options.enable_mem_pattern = False
+    if intra_op_threads > 1:
+        # Threads spin between the operators of a run, which halves the latency of short texts, and sleep after it, so
+        # that an idle model leaves the cores to others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        options.register_custom_ops_library(str(KERNELS))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
+    if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys()):
+        raise ModelFolderError(
+            f"{path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
+        )
+    return session
+
+
+def feeds_of(session: Any, batch: PackedBatch) -> dict[str, NDArray[np.int32]]:
+    """What a graph's inputs get for a batch."""
+    return {entry.name: _FEEDS[entry.name](batch) for entry in session.get_inputs()}
+
+
+def _engine() -> str:
+    """ONNX Runtime's version, and which of bgert's kernels the processor got."""
+    import onnxruntime
+
+    kernels = ctypes.CDLL(str(KERNELS))
+    kernels.bgert_kernels_name.restype = ctypes.c_char_p
+    return f"onnxruntime {onnxruntime.__version__}, {kernels.bgert_kernels_name().decode()} kernels"
 
 
 def _position_ids(batch: PackedBatch) -> NDArray[np.int32]:

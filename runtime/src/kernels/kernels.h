@@ -18,6 +18,30 @@ struct AttentionHead {
   float scale;
 };
 
+// Matrices are cut into panels of 32 columns, [N / 32][K / k][32][k]: k is 1 for floats, 2 for bfloat16, 4 for bytes.
+constexpr std::size_t kPanelColumns = 32;
+constexpr std::size_t kRowScaleBytes = 8;  // behind the bytes of a quantised row: its scale (float) and zero (int32)
+
+struct Fp32Panel {
+  const float* weights;
+  const float* bias;
+  std::size_t depth;  // K
+};
+
+struct Bf16Panel {
+  const unsigned short* weights;
+  const float* bias;
+  std::size_t depth;  // K, a multiple of 2
+};
+
+struct Int8Panel {
+  const signed char* weights;
+  const float* scales;
+  const int* sums;  // of each column's weights
+  const float* bias;
+  std::size_t depth;  // K, a multiple of 4
+};
+
 struct Kernels {
   const char* name;
   // Floats that `attend` needs to work in.
@@ -27,6 +51,18 @@ struct Kernels {
                          std::size_t size, float* out);
   void (*gelu)(const float* x, std::size_t size, float* out);
   void (*mean_rows)(const float* from, std::size_t rows, std::size_t size, float* out);
+  // Rows of x times one panel, into 32 columns of rows that are `stride` apart; so do the ones below.
+  void (*linear_fp32)(std::size_t rows, const float* x, const Fp32Panel& panel, bool with_gelu, float* out,
+                      std::size_t stride);
+  void (*round_bf16)(const float* x, std::size_t size, unsigned short* out);
+  void (*linear_bf16)(std::size_t rows, const unsigned short* x, const Bf16Panel& panel, float* out,
+                      std::size_t stride);
+  void (*linear_gelu_bf16)(std::size_t rows, const unsigned short* x, const Bf16Panel& panel, unsigned short* out,
+                           std::size_t stride);
+  // `factors` may be null.
+  void (*quantize_row)(const float* x, const float* factors, std::size_t size, unsigned char* out);
+  void (*linear_int8)(std::size_t rows, const unsigned char* x, const Int8Panel& panel, bool with_gelu, float* out,
+                      std::size_t stride);
 };
 
 // The best the processor has, or the one that BGERT_KERNELS names; nullptr if it does not have that.

@@ -47,7 +47,7 @@ enum Place : std::size_t {
 };
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt32 = 6 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kBfloat16 = 16 };
 
 // OrtCustomOp: callbacks that describe an operator. Null where ONNX Runtime has a default.
 struct CustomOp {

@@ -1,0 +1,291 @@
+"""How the CPU graph writes its matrices: float32, bfloat16 or 8-bit integers.
+
+A matrix reads an *operand*: the activations in the form its precision wants, which the operator before it makes. In
+float32 that is the rows themselves. In bfloat16 it is the rows rounded. In int8 it is unsigned bytes with a scale and
+a zero point for each row by itself, so that a row's numbers never depend on its batch mates and need no calibration;
+weights are signed bytes with a scale for each output column. Sums of products are exact in 32 bits.
+
+Weights are stored in panels of 32 output columns, as the kernels read them (runtime/src/kernels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from bgert_export.errors import UnsupportedCheckpointError
+from bgert_export.graphs.builder import BFLOAT16, BGERT, INT8, INT32
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    from bgert_export.graphs.builder import GraphBuilder
+    from bgert_export.network import Network
+
+    Array = NDArray[np.float32]
+
+__all__ = ["Bf16Linears", "Fp32Linears", "Int8Linears", "Linears", "quantize_columns"]
+
+PANEL = 32  # kPanelColumns of runtime/src/kernels/kernels.h
+
+
+class Linears(Protocol):
+    """The operators around matrices, in one precision. Names are those of the network's weights, without `.weight`."""
+
+    def add_layer_norm(self, rows: str, residual: str, name: str) -> tuple[str, str]:
+        """LayerNormalization(rows + residual) as float32 rows, and as an operand."""
+        ...
+
+    def gather(self, rows: str, operand: str, index: str, name: str) -> tuple[str, str]:
+        """Some of the rows, in both forms."""
+        ...
+
+    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+        """Attention's context as the operand of `{name}.output.dense`."""
+        ...
+
+    def linear(self, operand: str, name: str, bias: Array | None) -> str:
+        """`operand @ weight.T + bias`, float32."""
+        ...
+
+    def feed_forward(self, operand: str, name: str) -> str:
+        """GELU of `{name}.intermediate.dense`, then `{name}.output.dense`, float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fp32Linears:
+    """Everything in float32. Matrices whose width is no multiple of a panel's are ONNX Gemm."""
+
+    builder: GraphBuilder
+    network: Network
+
+    def add_layer_norm(self, rows: str, residual: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        (out,) = self.norm("AddLayerNorm", rows, residual, name, [name])
+        return out, out
+
+    def gather(self, rows: str, operand: str, index: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        del operand  # the rows themselves
+        out = self.builder.node("Gather", [rows, index], name)
+        return out, out
+
+    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+        """See `Linears`."""
+        return self.packed_attention("PackedAttention", [query, key, value, cu_seqlens], name)
+
+    def linear(self, operand: str, name: str, bias: Array | None) -> str:
+        """See `Linears`."""
+        return self._linear("LinearFp32", operand, name, bias)
+
+    def linear_gelu(self, operand: str, name: str) -> str:
+        """GELU of the matrix and its own bias, float32."""
+        bias = self.network.read(f"{name}.bias")
+        if len(bias) % PANEL == 0:
+            return self._linear("LinearGeluFp32", operand, name, bias)
+        return self.builder.node("Gelu", [self.linear(operand, name, bias)], f"{name}.gelu", domain=BGERT)
+
+    def feed_forward(self, operand: str, name: str) -> str:
+        """See `Linears`."""
+        wide = self.linear_gelu(operand, f"{name}.intermediate.dense")
+        return self.linear(wide, f"{name}.output.dense", self.network.read(f"{name}.output.dense.bias"))
+
+    def _linear(self, operator: str, operand: str, name: str, bias: Array | None) -> str:
+        columns, _ = self.network.architecture.weight_shapes()[f"{name}.weight"]
+        bias = np.zeros(columns, np.float32) if bias is None else bias
+        inputs = [operand, f"{name}.weight", self.builder.weight(f"{name}.bias", bias.shape, [bias])]
+        if columns % PANEL:
+            self.weight(f"{name}.weight")
+            return self.builder.node("Gemm", inputs, name, attributes={"transB": 1})
+        panels = _panels(self.network.read(f"{name}.weight"), group=1)
+        self.builder.weight(f"{name}.weight", panels.shape, [panels])
+        return self.builder.node(operator, inputs, name, domain=BGERT)
+
+    def norm(
+        self, operator: str, rows: str, residual: str, name: str, outputs: list[str], more: Collection[str] = ()
+    ) -> list[str]:
+        """One of the LayerNorm operators."""
+        inputs = [rows, residual, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), *more]
+        attributes = {"epsilon": self.network.architecture.layer_norm_eps}
+        return list(self.builder.nodes(operator, inputs, outputs, attributes=attributes, domain=BGERT))
+
+    def packed_attention(self, operator: str, inputs: list[str], name: str) -> str:
+        """One of the attention operators."""
+        heads = {"num_heads": self.network.architecture.num_attention_heads}
+        return self.builder.node(operator, inputs, f"{name}.context", attributes=heads, domain=BGERT)
+
+    def weight(self, name: str) -> str:
+        """A weight as the checkpoint has it, in float32."""
+        shape = self.network.architecture.weight_shapes()[name]
+        return self.builder.weight(name, shape, self.network.blocks(name))
+
+
+class Bf16Linears:
+    """Matrices in bfloat16 with sums in float32; the rest stays float32."""
+
+    def __init__(self, builder: GraphBuilder, network: Network) -> None:
+        _check_widths(network)
+        self._b, self._net = builder, network
+        self._fp32 = Fp32Linears(builder, network)
+
+    def add_layer_norm(self, rows: str, residual: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        out, operand = self._fp32.norm("AddLayerNormBf16", rows, residual, name, [name, f"{name}.bf16"])
+        return out, operand
+
+    def gather(self, rows: str, operand: str, index: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        out = self._b.node("Gather", [rows, index], name)
+        return out, self._b.node("Gather", [operand, index], f"{name}.bf16")
+
+    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+        """See `Linears`."""
+        return self._fp32.packed_attention("PackedAttentionBf16", [query, key, value, cu_seqlens], name)
+
+    def linear(self, operand: str, name: str, bias: Array | None) -> str:
+        """See `Linears`."""
+        return self._b.node("LinearBf16", [operand, *self._matrix(name, bias)], name, domain=BGERT)
+
+    def feed_forward(self, operand: str, name: str) -> str:
+        """See `Linears`."""
+        inner, outer = f"{name}.intermediate.dense", f"{name}.output.dense"
+        matrix = self._matrix(inner, self._net.read(f"{inner}.bias"))
+        wide = self._b.node("LinearGeluBf16", [operand, *matrix], inner, domain=BGERT)
+        return self.linear(wide, outer, self._net.read(f"{outer}.bias"))
+
+    def _matrix(self, name: str, bias: Array | None) -> list[str]:
+        panels = _panels(self._net.read(f"{name}.weight"), group=2)
+        bias = np.zeros(len(panels) * PANEL, np.float32) if bias is None else bias
+        return [
+            self._b.weight(f"{name}.weight", panels.shape, [panels], BFLOAT16),
+            self._b.weight(f"{name}.bias", bias.shape, [bias]),
+        ]
+
+
+class Int8Linears:
+    """Matrices in 8 bits, but for those that are named in `in_fp32`.
+
+    Args:
+        builder: of the graph.
+        network: whose matrices they are.
+        smoothing: what activations are multiplied by before they are quantised, float32[K], and the weights that read
+            them divided by: under the name of the LayerNorm that makes them, or `{layer}.intermediate.gelu`.
+        in_fp32: matrices that stay in float32.
+    """
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        network: Network,
+        smoothing: Mapping[str, Array] | None = None,
+        in_fp32: Collection[str] = (),
+    ) -> None:
+        _check_widths(network)
+        self._b, self._net = builder, network
+        self._fp32 = Fp32Linears(builder, network)
+        self._smoothing = smoothing or {}
+        self._in_fp32 = frozenset(in_fp32)
+        # Of each operand: the float32 rows it was made from, and what they were multiplied by.
+        self._rows: dict[str, str] = {}
+        self._factors: dict[str, Array | None] = {}
+
+    def add_layer_norm(self, rows: str, residual: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        factors = self._add_factors(name, self._net.architecture.hidden_size)
+        out, operand = self._fp32.norm("AddLayerNormInt8", rows, residual, name, [name, f"{name}.int8"], [factors])
+        self._rows[operand], self._factors[operand] = out, self._smoothing.get(name)
+        return out, operand
+
+    def gather(self, rows: str, operand: str, index: str, name: str) -> tuple[str, str]:
+        """See `Linears`."""
+        out = self._b.node("Gather", [rows, index], name)
+        gathered = self._b.node("Gather", [operand, index], f"{name}.int8")
+        self._rows[gathered], self._factors[gathered] = out, self._factors[operand]
+        return out, gathered
+
+    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+        """See `Linears`."""
+        inputs = [query, key, value, cu_seqlens]
+        if f"{name}.output.dense" in self._in_fp32:
+            return self._fp32.packed_attention("PackedAttention", inputs, name)
+        operand = self._fp32.packed_attention("PackedAttentionInt8", inputs, name)
+        self._factors[operand] = None
+        return operand
+
+    def linear(self, operand: str, name: str, bias: Array | None) -> str:
+        """See `Linears`."""
+        if name in self._in_fp32:
+            return self._fp32.linear(self._rows.get(operand, operand), name, bias)
+        return self._b.node(
+            "LinearInt8", [operand, *self._matrix(name, bias, self._factors[operand])], name, domain=BGERT
+        )
+
+    def feed_forward(self, operand: str, name: str) -> str:
+        """See `Linears`."""
+        inner, outer = f"{name}.intermediate.dense", f"{name}.output.dense"
+        if not self._in_fp32 & {inner, outer}:
+            matrix = self._matrix(inner, self._net.read(f"{inner}.bias"), self._factors[operand])
+            gelu = f"{name}.intermediate.gelu"
+            factors = self._add_factors(gelu, self._net.architecture.intermediate_size)
+            wide = self._b.node("LinearGeluInt8", [operand, *matrix, factors], gelu, domain=BGERT)
+            self._factors[wide] = self._smoothing.get(gelu)
+            return self.linear(wide, outer, self._net.read(f"{outer}.bias"))
+        # GELU's output has no float32 form when it is quantised at once, so the second matrix stays in float32 too.
+        if inner in self._in_fp32:
+            wide = self._fp32.linear_gelu(self._rows[operand], inner)
+        else:
+            wide = self.linear(operand, inner, self._net.read(f"{inner}.bias"))
+            wide = self._b.node("Gelu", [wide], f"{name}.intermediate.gelu", domain=BGERT)
+        return self._fp32.linear(wide, outer, self._net.read(f"{outer}.bias"))
+
+    def _add_factors(self, name: str, size: int) -> str:
+        factors = self._smoothing.get(name, np.ones(size, np.float32))
+        return self._b.weight(f"{name}.smoothing", factors.shape, [factors])
+
+    def _matrix(self, name: str, bias: Array | None, factors: Array | None) -> list[str]:
+        weights = self._net.read(f"{name}.weight")
+        if factors is not None:
+            weights = weights / factors
+        quantized, scales = quantize_columns(weights)
+        bias = np.zeros(len(weights), np.float32) if bias is None else bias
+        sums = quantized.sum(1, dtype=np.int32)
+        panels = _panels(quantized, group=4)
+        return [
+            self._b.weight(f"{name}.weight", panels.shape, [panels], INT8),
+            self._b.weight(f"{name}.scales", scales.shape, [scales]),
+            self._b.weight(f"{name}.sums", sums.shape, [sums], INT32),
+            self._b.weight(f"{name}.bias", bias.shape, [bias]),
+        ]
+
+
+def quantize_columns(weights: Array) -> tuple[NDArray[np.int8], Array]:
+    """float32[N, K] to int8[N, K] from -127 to 127 and float32[N]: `weights` is about `quantized * scales[:, None]`.
+
+    Symmetric, a scale for each output column; a column of zeros has scale 0.
+    """
+    largest = np.abs(weights).max(1).astype(np.float64)
+    scales = largest / 127
+    quantized = np.rint(weights / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+    return quantized, scales.astype(np.float32)
+
+
+def _panels(matrix: NDArray[Any], *, group: int) -> NDArray[Any]:
+    """[N, K] to [N / 32, K / group * 32 * group]: 32 columns at a time, `group` numbers of a column side by side."""
+    columns, depth = matrix.shape
+    cut = matrix.reshape(columns // PANEL, PANEL, depth // group, group).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(cut).reshape(columns // PANEL, -1)
+
+
+def _check_widths(network: Network) -> None:
+    architecture = network.architecture
+    for name in ("hidden_size", "intermediate_size"):
+        width = getattr(architecture, name)
+        if width % PANEL:
+            raise UnsupportedCheckpointError(
+                f"{name} is {width}: bfloat16 and int8 need a multiple of {PANEL}; this checkpoint has fp32 alone"
+            )

@@ -1,0 +1,115 @@
+// bfloat16: the upper half of a float, rounded to nearest, ties to even. And matrices of it.
+#pragma once
+
+#include "kernels.h"
+#include "row_ops.h"
+#include "simd.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Bf16 = unsigned short;
+
+#if defined(__AVX512BF16__)
+
+inline void store_bf16(Bf16* to, Vec value) {
+  const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+  __builtin_memcpy(to, &rounded, sizeof rounded);
+}
+
+// total + the dot products of pairs: `pair` holds two numbers, `pairs` two for each lane.
+inline Vec add_dot(Vec total, int pair, const Bf16* pairs) {
+  const __m512i left = _mm512_set1_epi32(pair);
+  const __m512i right = _mm512_loadu_si512(pairs);
+  return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(total), reinterpret_cast<__m512bh>(left),
+                                                reinterpret_cast<__m512bh>(right)));
+}
+
+#else
+
+inline void store_bf16(Bf16* to, Vec value) {
+  for (int i = 0; i < kLanes; ++i) {
+    unsigned bits;
+    const float one = value[i];
+    __builtin_memcpy(&bits, &one, sizeof bits);
+    const bool is_nan = one != one;
+    to[i] = is_nan ? Bf16{0x7FC0} : static_cast<Bf16>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
+}
+
+inline Vec add_dot(Vec total, int pair, const Bf16* pairs) {
+  constexpr int kUpper = static_cast<int>(0xFFFF0000);
+  using UnalignedInt = int __attribute__((vector_size(4 * BGERT_LANES), aligned(2), may_alias));
+  const VecInt both = *reinterpret_cast<const UnalignedInt*>(pairs);
+  const VecInt zero = {};
+  const VecInt left = zero + pair;
+  total += reinterpret_cast<Vec>(left << 16) * reinterpret_cast<Vec>(both << 16);
+  return total + reinterpret_cast<Vec>(left & kUpper) * reinterpret_cast<Vec>(both & kUpper);
+}
+
+#endif
+
+// One panel of 32 columns: out = x * weights + bias, as floats or as the GELU of it in bfloat16.
+template <int R, class Out>
+inline void bf16_tile(const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
+  for (Size column = 0; column < bgert::kPanelColumns; column += 2 * kLanes) {
+    Vec total[R][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      total[r][0] = load(panel.bias + column);
+      total[r][1] = load(panel.bias + column + kLanes);
+    }
+    for (Size k = 0; k < panel.depth; k += 2) {
+      const Bf16* pairs = panel.weights + (k * bgert::kPanelColumns + 2 * column);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        int pair;
+        __builtin_memcpy(&pair, x + static_cast<Size>(r) * panel.depth + k, sizeof pair);
+        total[r][0] = add_dot(total[r][0], pair, pairs);
+        total[r][1] = add_dot(total[r][1], pair, pairs + 2 * kLanes);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int n = 0; n < 2; ++n) {
+        Out* to = out + (static_cast<Size>(r) * stride + column + static_cast<Size>(n * kLanes));
+        if constexpr (sizeof(Out) == sizeof(Bf16)) {
+          store_bf16(to, gelu_of(total[r][n]));
+        } else {
+          store(to, total[r][n]);
+        }
+      }
+    }
+  }
+}
+
+template <class Out, int R = kTileRows>
+inline void bf16_rows(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
+  if (rows == R) return bf16_tile<R>(x, panel, out, stride);
+  if constexpr (R > 1) bf16_rows<Out, R - 1>(rows, x, panel, out, stride);
+}
+
+template <class Out>
+inline void bf16_panel(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
+  const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
+  for (Size row = 0; row < rows; row += step) {
+    const Size here = rows - row < step ? rows - row : step;
+    bf16_rows(here, x + row * panel.depth, panel, out + row * stride, stride);
+  }
+}
+
+inline void round_bf16(const float* x, Size size, Bf16* out) {
+  Size i = 0;
+  for (; i + kLanes <= size; i += kLanes) store_bf16(out + i, load(x + i));
+  for (; i < size; ++i) {
+    Bf16 rounded[kLanes];
+    store_bf16(rounded, broadcast(x[i]));
+    out[i] = rounded[0];
+  }
+}
+
+}  // namespace

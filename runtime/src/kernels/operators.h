@@ -1,0 +1,40 @@
+// What each operator computes. Shapes: T tokens, B texts, H and N columns.
+#pragma once
+
+#include "call.h"
+
+namespace bgert::ort {
+
+// query [T, H] or, where one token a text asks, [B, H]; key and value [T, H]; cu_seqlens int32 [B + 1] -> like query.
+// The second and third give it as bfloat16, and as quantised rows [.., H + 8] (bytes, then scale and zero).
+Status* packed_attention(const Call& call);
+Status* packed_attention_bf16(const Call& call);
+Status* packed_attention_int8(const Call& call);
+
+// x and residual [T, H], gamma and beta [H] -> LayerNormalization(x + residual), [T, H]; the second and third give it
+// once more, as above. What is quantised is multiplied by factors [H] first.
+Status* add_layer_norm(const Call& call);
+Status* add_layer_norm_bf16(const Call& call);
+Status* add_layer_norm_int8(const Call& call);
+
+// x [T, H] -> x / 2 * (1 + erf(x / sqrt 2)).
+Status* gelu(const Call& call);
+
+// rows [T, H], cu_seqlens [B + 1] -> mean of each text's rows, [B, H].
+Status* mean_pool(const Call& call);
+
+// x [T, K], weights [N / 32, K, 32] as one row, bias [N] -> x * weights + bias, [T, N], and the GELU of it.
+Status* linear_fp32(const Call& call);
+Status* linear_gelu_fp32(const Call& call);
+
+// x bfloat16 [T, K], weights bfloat16 [N / 32, K / 2, 32, 2] as one row, bias [N] -> [T, N]; the second gives
+// the GELU of it as bfloat16.
+Status* linear_bf16(const Call& call);
+Status* linear_gelu_bf16(const Call& call);
+
+// x quantised rows [T, K + 8], weights int8 [N / 32, K / 4, 32, 4] as one row, scales [N], sums int32 [N] (of each
+// column's weights), bias [N] -> [T, N]; the second gives the GELU of it as quantised rows.
+Status* linear_int8(const Call& call);
+Status* linear_gelu_int8(const Call& call);
+
+}  // namespace bgert::ort
