@@ -21,6 +21,7 @@ __all__ = ["main"]
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with an example in every command's help."""
+    from bgert.evaluation import command as evaluation
     from bgert_export.cli import add_parsers
 
     parser = argparse.ArgumentParser(
@@ -96,6 +97,16 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
     _engine_options(bench)
+
+    evaluation_parser = _command(
+        commands,
+        "eval",
+        evaluation.run,
+        "nDCG@10, recall@100 and MRR@10 on a judged collection in BEIR's format",
+        "bgert eval bge-small-en --data scifact --reranker bge-reranker-base --top-k 50",
+    )
+    evaluation.add_options(evaluation_parser)
+    _engine_options(evaluation_parser)
     return parser
 
 

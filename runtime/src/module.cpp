@@ -15,6 +15,8 @@ void raise_error(const char* name, const std::string& message) {
 
 NB_MODULE(_native, module) {
   module.doc() = "The tokenizer core of bgert. Use bgert.Tokenizer.";
+  // An encoder in a global variable lives until the interpreter ends, which is no leak to tell users of.
+  nb::set_leak_warnings(false);
 
   nb::class_<bgert::AddedToken>(module, "AddedToken")
       .def(

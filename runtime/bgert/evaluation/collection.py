@@ -1,0 +1,202 @@
+"""Judged collections in BEIR's format: `corpus.jsonl`, `queries.jsonl` and `qrels/test.tsv` or `qrels.tsv`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from bgert.errors import BgertError
+from bgert.text_files import InputFileError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Collection", "CollectionError", "load_collection"]
+
+QRELS = ("qrels/test.tsv", "qrels.tsv")
+
+
+class CollectionError(BgertError, ValueError):
+    """A file of a collection is damaged or does not fit the others; the message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries and judgments."""
+
+    document_ids: Sequence[str]
+    """n ids, none twice."""
+    documents: Sequence[str]
+    """The n texts, in the same order."""
+    queries: Mapping[str, str]
+    """Query id to text."""
+    qrels: Mapping[str, Mapping[str, int]]
+    """Query id to document id to grade: the higher the more relevant, relevant from 1."""
+
+
+def load_collection(folder: str | Path, qrels: str | Path | None = None) -> Collection:
+    """Read and check a collection. Document texts stay on disk and are read as they are needed.
+
+    A document is its title and text with a space between, without white space at either end, as BEIR, MTEB and
+    sentence-transformers' NanoBEIR join them; the title may be missing, and the whole may be empty.
+
+    Judgments are lines of `query-id corpus-id score` with tabs, with or without a header, or TREC's
+    `query-id 0 corpus-id score` with any white space. Grades are taken as they are: a collection in which a smaller
+    number is the better one has to be converted first.
+
+    Args:
+        folder: holds the files.
+        qrels: the file of judgments, where it is neither `qrels/test.tsv` nor `qrels.tsv` of the folder.
+
+    Raises:
+        InputFileError: a file is missing, cannot be read or is not UTF-8.
+        CollectionError: a line is no JSON or lacks a field, an id occurs twice, a query is empty, a grade is no whole
+            number, or a judgment names a query or a document that is not there.
+    """
+    folder = Path(folder)
+    documents = JsonlDocuments(folder / "corpus.jsonl")
+    queries: dict[str, str] = {}
+    path = folder / "queries.jsonl"
+    for record, where, _ in _records(path):
+        query = _string(record, "_id", where)
+        if query in queries:
+            raise CollectionError(f"{where}: query {query!r} occurs twice")
+        queries[query] = _string(record, "text", where)
+        if not queries[query].strip():
+            raise CollectionError(f"{where}: query {query!r} is empty")
+    if not documents.ids or not queries:
+        raise CollectionError(f"{folder}: no {'queries' if documents.ids else 'documents'}")
+    judgments = _read_qrels(_find_qrels(folder) if qrels is None else Path(qrels), queries, frozenset(documents.ids))
+    return Collection(documents.ids, documents, queries, judgments)
+
+
+class JsonlDocuments(Sequence[str]):
+    """The texts of a `corpus.jsonl`, read from disk whenever they are asked for; `ids` are kept in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ids: list[str] = []
+        seen: set[str] = set()
+        offsets: list[int] = []
+        for record, where, offset in _records(path):
+            document = _string(record, "_id", where)
+            if document in seen:
+                raise CollectionError(f"{where}: document {document!r} occurs twice")
+            _text_of(record, where)
+            seen.add(document)
+            self.ids.append(document)
+            offsets.append(offset)
+        self._offsets: NDArray[np.int64] = np.array(offsets, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return (_text_of(record, where) for record, where, _ in _records(self.path))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        where = f"{self.path}: document {self.ids[index]!r}"
+        with _open(self.path) as file:
+            file.seek(int(self._offsets[index]))
+            return _text_of(_parse(file.readline(), where), where)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputFileError(f"{path}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """The objects of a .jsonl file, each with `file:line` and the offset of its line; blank lines are left out."""
+    with _open(path) as file:
+        offset = 0
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield _parse(line, where), where, offset
+            offset += len(line)
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(_decode(line, where))
+    except (ValueError, RecursionError) as error:
+        raise CollectionError(f"{where}: not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise CollectionError(f"{where}: not a JSON object")
+    return record
+
+
+def _decode(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{where}: not UTF-8: {error.reason}") from None
+
+
+def _string(record: dict[str, Any], field: str, where: str) -> str:
+    value = record.get(field)
+    if not isinstance(value, str) or (field == "_id" and not value):
+        raise CollectionError(f"{where}: no string in field {field!r}")
+    return value
+
+
+def _text_of(record: dict[str, Any], where: str) -> str:
+    title = "" if record.get("title") is None else _string(record, "title", where)
+    return f"{title} {_string(record, 'text', where)}".strip()
+
+
+def _find_qrels(folder: Path) -> Path:
+    found = [folder / name for name in QRELS if (folder / name).exists()]
+    if len(found) != 1:
+        trouble = "both are there" if found else "neither is there"
+        raise InputFileError(f"{folder}: {' or '.join(QRELS)}: {trouble}; name the file of judgments (--qrels)")
+    return found[0]
+
+
+def _read_qrels(path: Path, queries: Mapping[str, str], documents: frozenset[str]) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    with _open(path) as file:
+        for number, raw in enumerate(file, 1):
+            where = f"{path}:{number}"
+            line = _decode(raw, where).strip()
+            if not line:
+                continue
+            fields = line.split("\t") if line.count("\t") == 2 else line.split()
+            if len(fields) not in (3, 4):
+                raise CollectionError(f"{where}: {len(fields)} fields: 3 (BEIR) or 4 (TREC) are read")
+            query, document, grade = fields[0], fields[-2], fields[-1]
+            known = (query in queries, document in documents)
+            if number == 1 and not any(known) and not re.search("[0-9]", grade):
+                continue  # a header
+            if re.fullmatch("[+-]?[0-9]{1,9}", grade) is None:
+                raise CollectionError(f"{where}: relevance {grade!r} is not a whole number")
+            if not all(known):
+                missing = f"document {document!r}" if known[0] else f"query {query!r}"
+                raise CollectionError(f"{where}: {missing} is not in the collection")
+            judged = qrels.setdefault(query, {})
+            if judged.setdefault(document, int(grade)) != int(grade):
+                raise CollectionError(f"{where}: query {query!r} and document {document!r} have another grade above")
+    if not qrels:
+        raise CollectionError(f"{path}: no judgments")
+    return qrels
