@@ -12,7 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
-from bgert_export.graphs import cpu
+from bgert_export.graphs import cpu, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
@@ -67,6 +67,33 @@ def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry
     )
 
 
+def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
+    network, settings = job.checkpoint.network, job.settings
+    version = bgert.__version__
+    if settings.pooling is None:
+        written = tensorrt.write_reranker(network, job.folder, precision=precision, version=version)
+    else:
+        written = tensorrt.write_encoder(
+            network,
+            job.folder,
+            precision=precision,
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            version=version,
+        )
+    return GraphEntry(
+        target="tensorrt",
+        precision=precision,
+        files=[FileEntry.of(job.folder, name) for name in written.files],
+        inputs=written.inputs,
+        output=written.output,
+        opset=dict(tensorrt.OPSET),
+        ir_version=tensorrt.IR_VERSION,
+        minimum_engine=tensorrt.MINIMUM_ENGINE,
+        parity=None,
+    )
+
+
 def _write_cpu_int8(job: Job) -> GraphEntry:
     from bgert_export.quantize import quantize
 
@@ -101,6 +128,8 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu": lambda job: _write_cpu(job, "fp32", Fp32Linears),
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
     "cpu-int8": _write_cpu_int8,
+    "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
+    "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
 }
 
 

@@ -20,7 +20,7 @@ from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.torch_reference import TorchReference, require_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,6 +51,9 @@ class Tolerance:
 TOLERANCES = {
     ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
     ("reranker", "fp32"): Tolerance(1e-4),
+    # Of every value rounded to 16 bits where the graph says; cosine is the bound that matters.
+    ("encoder", "fp16"): Tolerance(1e-2, 0.9999),
+    ("reranker", "fp16"): Tolerance(3e-2, order_gap=3e-2),
     ("encoder", "bf16"): Tolerance(5e-2, 0.999),
     ("reranker", "bf16"): Tolerance(0.25, order_gap=0.25),
 }
@@ -99,15 +102,23 @@ def verify_against(
     *,
     revision: str | None = None,
     texts_file: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
+
+    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
+    through the engine that `bgert build` made, and other graphs are left out.
 
     Raises:
         BgertError: either side cannot be loaded, or the text file cannot be read.
     """
     require_torch()
+    if device not in ("cpu", "tensorrt"):
+        raise InvalidOptionError(f"unknown device {device!r}: use cpu or tensorrt")
     manifest = Manifest.read(folder)
+    if device == "tensorrt" and manifest.graph("tensorrt") is None:
+        raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
     checkpoint = Checkpoint.open(source)
     architecture = checkpoint.architecture
@@ -116,7 +127,7 @@ def verify_against(
     ):
         raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
     groups = _file_groups(manifest, texts_file) if texts_file else _built_in_groups(manifest)
-    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress)
+    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
 
 
 def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
@@ -196,6 +207,7 @@ def _compare(
     groups: list[_Group],
     texts_file: str | None,
     progress: Progress | None,
+    device: str = "cpu",
 ) -> list[Report]:
     prefix = manifest.prompts.get(manifest.default_prompt or "", "")
     count = sum(len(group.texts) for group in groups)
@@ -219,12 +231,15 @@ def _compare(
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:
-        if graph.target != "cpu":
+        if graph.target not in ("cpu", "tensorrt") or (device == "tensorrt" and graph.target != device):
             continue
         if progress is not None:
             progress(f"verifying: {graph.target} {graph.precision} on the same")
-        report = _compare_graph(folder, manifest, graph, groups, prefix, described, corpus)
-        report.failures[:0] = differences
+        failures = list(differences)
+        for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
+            report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
+            failures += report.failures
+        report.failures = failures
         report.passed = not report.failures
         reports.append(report)
     return reports
@@ -258,16 +273,15 @@ def _encode(tokenizer: Any, group: _Group, prefix: str) -> Any:
 
 
 def _compare_graph(
-    folder: Path,
     manifest: Manifest,
     graph: GraphEntry,
     groups: list[_Group],
-    prefix: str,
+    found: list[Array],
+    engine: str,
     described: str,
     corpus: str,
 ) -> Report:
     tolerance = _tolerance(manifest.kind, graph)
-    found, engine = _run_groups(folder, manifest, graph, groups, prefix)
     errors, cosines = [], []
     worst = (-1.0, "", "")
     agreed: list[bool] = []
@@ -315,6 +329,31 @@ def _compare_graph(
     return Report(graph.target, graph.precision, not failures, failures, parity, tolerance)
 
 
+def _outputs(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str, device: str
+) -> Iterator[tuple[list[Array], str]]:
+    """Outputs of every group and the engine that made them, once for each way of running the graph here.
+
+    The last way is the one that the report describes.
+    """
+    if graph.target == device:
+        yield _run_groups(folder, manifest, graph, groups, prefix)
+        return
+    from bgert.batching import PackedBatch
+    from bgert.tokenizer import Tokenizer
+    from bgert_export.tensorrt_stand_in import StandIn
+
+    tokenizer = Tokenizer.from_folder(folder)
+    batches = []
+    for group in groups:
+        batch = _encode(tokenizer, group, prefix)
+        batches.append(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+    for rounded in (False, True) if graph.precision == "fp16" else (True,):
+        engine = StandIn(folder, manifest, graph, rounded=rounded)
+        run = (engine.run if group.one_batch else engine.run_sorted for group in groups)
+        yield [each(batch) for each, batch in zip(run, batches, strict=True)], engine.engine
+
+
 def _run_groups(
     folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str
 ) -> tuple[list[Array], str]:
@@ -322,7 +361,7 @@ def _run_groups(
     from bgert.batching import PackedBatch
 
     found: list[Array] = []
-    model: Any = _open_model(folder, manifest.kind, graph.precision)
+    model: Any = _open_model(folder, manifest.kind, graph)
     # The runtime sorts by length and cuts; uneven batches are put to the same session past that.
     backend = model._runner.backend
     with warnings.catch_warnings():
@@ -339,14 +378,14 @@ def _run_groups(
     return found, model.engine
 
 
-def _open_model(folder: Path, kind: str, precision: str) -> Any:
+def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
     if kind == "encoder":
         from bgert.encoder import Encoder
 
-        return Encoder(folder, device="cpu", precision=precision)
+        return Encoder(folder, device=graph.target, precision=graph.precision)
     from bgert.reranker import Reranker
 
-    return Reranker(folder, device="cpu", precision=precision)
+    return Reranker(folder, device=graph.target, precision=graph.precision)
 
 
 def _same_order(expected: NDArray[np.float64], found: Array, gap: float) -> bool:

@@ -27,7 +27,7 @@ class Encoder(Model):
 
     Args:
         path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
-        device: `auto` or `cpu`. A device that cannot run the model is an error, never replaced in silence.
+        device: `auto`, `cpu` or `tensorrt`. A device that cannot run the model is an error, never replaced in silence.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
         threads: cores to use; None for all that the process may use (affinity and cgroup limit).
         mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
@@ -191,7 +191,7 @@ class Encoder(Model):
             rows = np.empty((len(window), columns), numpy_type)
             self._fill(rows, window, dimensions, dtype)
             warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
-            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens))
+            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
 
     def _encode(
         self,
@@ -207,7 +207,7 @@ class Encoder(Model):
         items = [texts] if isinstance(texts, str) else check_texts(texts)
         rows = np.empty((len(items), columns), numpy_type)
         truncated = np.zeros(len(items), np.bool_)
-        tokens, done = 0, 0
+        tokens, padding, done = 0, 0, 0
         with self._runner.progress(len(items), show_progress) as advance:
             windows = with_prompt(bounded(items, WINDOW), prefix)
             for window in self._runner.windows(windows, self._tokenize(max_length)):
@@ -215,9 +215,10 @@ class Encoder(Model):
                 self._fill(rows[done:stop], window, dimensions, dtype, advance)
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
+                padding += window.plan.padding
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
-        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens))
+        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens, padding))
 
     def _fill(
         self, rows: NDArray[Any], window: Window, dimensions: int | None, dtype: str, advance: Any = None

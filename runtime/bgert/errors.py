@@ -6,6 +6,7 @@ __all__ = [
     "BgertError",
     "DeviceUnavailableError",
     "EngineError",
+    "EngineNotBuiltError",
     "EngineNotInstalledError",
     "IntegrityError",
     "InvalidOptionError",
@@ -51,6 +52,10 @@ class DeviceUnavailableError(BgertError, RuntimeError):
 
 class EngineError(BgertError, RuntimeError):
     """The engine failed while it ran the model; the message holds the engine's own."""
+
+
+class EngineNotBuiltError(BgertError, FileNotFoundError):
+    """There is no TensorRT engine of this model for this GPU, driver and TensorRT; `bgert build` makes one."""
 
 
 class NonFiniteOutputError(BgertError, ArithmeticError):

@@ -73,9 +73,9 @@ class Model:
         """The library that runs the graph, with its version."""
         return self._runner.backend.info.engine
 
-    def run_info(self, truncated: NDArray[np.bool_], tokens: int) -> RunInfo:
+    def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int) -> RunInfo:
         """How a result came about, for its `info`."""
-        return RunInfo(self.device, self.precision, self.engine, tokens, truncated)
+        return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding)
 
     def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
         """Raise InvalidOptionError unless the model takes it and a token of text fits beside the special ones."""

@@ -28,7 +28,7 @@ class Reranker(Model):
 
     Args:
         path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
-        device: `auto` or `cpu`. A device that cannot run the model is an error, never replaced in silence.
+        device: `auto`, `cpu` or `tensorrt`. A device that cannot run the model is an error, never replaced in silence.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
         threads: cores to use; None for all that the process may use (affinity and cgroup limit).
         mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for a few pairs.
@@ -155,13 +155,14 @@ class Reranker(Model):
         self.check_max_length(max_length, pair=True)
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
-        tokens, done = 0, 0
+        tokens, padding, done = 0, 0, 0
         with self._runner.progress(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
+                padding += window.plan.padding
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
         if sigmoid:
@@ -172,6 +173,7 @@ class Reranker(Model):
             self.engine,
             tokens,
             truncated,
+            padding=padding,
             score_kind="sigmoid" if sigmoid else "logit",
             truncation=truncation,
         )

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bgert.batching import PackedBatch
+    from bgert.batching import Bucket, PackedBatch
     from bgert.model_folder import Manifest
 
 __all__ = ["Backend", "BackendInfo", "open_backend"]
 
-DEVICES = ("auto", "cpu")
+DEVICES = ("auto", "cpu", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class BackendInfo:
     """How many batches may run at the same time."""
     token_budget: int
     """Tokens a batch should have."""
+    buckets: tuple[Bucket, ...] = ()
+    """The shapes that an engine takes, shortest first; empty where any will do."""
 
 
 class Backend(Protocol):
@@ -54,6 +56,7 @@ def open_backend(
         InvalidOptionError: unknown device or mode, or a thread count below one.
         DeviceUnavailableError: the folder has no graph for this device and precision.
         EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+        EngineNotBuiltError: TensorRT has no engine of this model for this GPU yet.
         IntegrityError: a file of the graph is not the one that export wrote.
     """
     if device not in DEVICES:
@@ -62,12 +65,17 @@ def open_backend(
         raise InvalidOptionError(f"unknown mode {mode!r}: use throughput or latency")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise InvalidOptionError(f"threads is {threads!r}: use a whole number from 1, or None for all cores")
-    graph = manifest.graph("cpu", None if precision == "auto" else precision)
+    target = "tensorrt" if device == "tensorrt" else "cpu"
+    graph = manifest.graph(target, None if precision == "auto" else precision)
     if graph is None:
         have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
         raise DeviceUnavailableError(
             f"{folder} has no graph for device {device!r} with precision {precision!r} (it has: {have})"
         )
+    if target == "tensorrt":
+        from bgert.backends.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(folder, manifest, graph, mode=mode)
     from bgert.backends.onnx_cpu import OnnxCpuBackend
 
     return OnnxCpuBackend(folder, graph, threads=threads, mode=mode)
