@@ -20,13 +20,14 @@ from safetensors.numpy import save_file
 
 from bgert_export.architecture import Architecture
 
-# name: layers, hidden size, heads, vocabulary, XLM-RoBERTa reranker
+# name: layers, hidden size, heads, vocabulary, whether it is a reranker (with XLM-RoBERTa's vocabulary one of those)
 GEOMETRIES = {
     "minilm": (6, 384, 12, 30522, False),
     "bge-small": (12, 384, 12, 30522, False),
     "bge-small-zh": (4, 512, 8, 21128, False),
     "bge-base": (12, 768, 12, 30522, False),
     "bge-large": (24, 1024, 16, 30522, False),
+    "bert-reranker": (12, 768, 12, 30522, True),
     "bge-reranker-base": (12, 768, 12, 250002, True),
     "bge-reranker-large": (24, 1024, 16, 250002, True),
 }
@@ -42,20 +43,22 @@ TOKENIZER_FILES = (
 def config_of(geometry: str) -> dict[str, Any]:
     """`config.json` of a geometry."""
     layers, hidden, heads, vocabulary, reranker = GEOMETRIES[geometry]
+    xlm = vocabulary == 250002
+    task = "ForSequenceClassification" if reranker else "Model"
     config: dict[str, Any] = {
-        "architectures": ["XLMRobertaForSequenceClassification" if reranker else "BertModel"],
-        "model_type": "xlm-roberta" if reranker else "bert",
+        "architectures": [("XLMRoberta" if xlm else "Bert") + task],
+        "model_type": "xlm-roberta" if xlm else "bert",
         "vocab_size": vocabulary,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": 4 * hidden,
-        "max_position_embeddings": 514 if reranker else 512,
-        "type_vocab_size": 1 if reranker else 2,
-        "layer_norm_eps": 1e-5 if reranker else 1e-12,
+        "max_position_embeddings": 514 if xlm else 512,
+        "type_vocab_size": 1 if xlm else 2,
+        "layer_norm_eps": 1e-5 if xlm else 1e-12,
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
-        "pad_token_id": 1 if reranker else 0,
+        "pad_token_id": 1 if xlm else 0,
     }
     if reranker:
         config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}

@@ -41,7 +41,7 @@ def add_parsers(commands: Any) -> None:
         action="append",
         dest="targets",
         metavar="NAME",
-        help="graph to write: cpu (default), cpu-bf16, cpu-int8, tensorrt, tensorrt-bf16; repeatable",
+        help="graph to write: cpu (default), cpu-bf16, cpu-int8, cuda, tensorrt, tensorrt-bf16; repeatable",
     )
     export.add_argument(
         "--int8-floor",
@@ -112,7 +112,9 @@ def run_export(args: argparse.Namespace) -> int:
             progress=_say,
         )
     size = sum(entry.size for entry in manifest.files()) / 1e6
-    print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {'verified' if args.verify else 'not verified'}")
+    unproved = [f"{graph.target} {graph.precision}" for graph in manifest.graphs if graph.parity is None]
+    verdict = f"not verified: {', '.join(unproved)}" if unproved else "verified"
+    print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {verdict}")
     if any(graph.target == "tensorrt" for graph in manifest.graphs):
         print(f"next, on the machine with the GPU: bgert build {args.output}")
     return 0

@@ -76,7 +76,12 @@ def export_checkpoint(
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
             if verify:
-                manifest = replace(manifest, graphs=_verified(graphs, staging.folder, checkpoint, progress))
+                graphs = _verified(graphs, staging.folder, checkpoint, progress)
+                for graph in graphs:
+                    if graph.parity is None:
+                        name = f"{graph.target} {graph.precision}"
+                        choices.append(Choice("verify", False, f"{name} does not run where it was exported"))
+                manifest = replace(manifest, graphs=graphs)
                 manifest.write(staging.folder)
             staging.commit()
     except BgertError:
@@ -89,7 +94,7 @@ def export_checkpoint(
 def _verified(
     graphs: list[GraphEntry], folder: Path, checkpoint: Checkpoint, progress: Progress | None
 ) -> list[GraphEntry]:
-    """The entries with their parity reports.
+    """The entries with their parity reports; those whose device is not here have none.
 
     Raises:
         VerificationError: a graph is not equal to PyTorch.
@@ -103,7 +108,8 @@ def _verified(
             )
         if progress is not None:
             progress(report.summary())
-    return [replace(graph, parity=reports[graph.target, graph.precision].parity) for graph in graphs]
+    found = {key: report.parity for key, report in reports.items()}
+    return [replace(graph, parity=found.get((graph.target, graph.precision))) for graph in graphs]
 
 
 def _check_vocabulary(spec: TokenizerSpec, checkpoint: Checkpoint) -> None:

@@ -12,7 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
-from bgert_export.graphs import cpu, tensorrt
+from bgert_export.graphs import cpu, cuda, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
@@ -124,10 +124,32 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
     return replace(entry[0], floor=job.int8_floor)
 
 
+def _write_cuda(job: Job) -> GraphEntry:
+    network, settings = job.checkpoint.network, job.settings
+    if settings.pooling is None:
+        written = cuda.write_reranker(network, job.folder, version=bgert.__version__)
+    else:
+        written = cuda.write_encoder(
+            network, job.folder, pooling=settings.pooling, normalize=settings.normalize, version=bgert.__version__
+        )
+    return GraphEntry(
+        target="cuda",
+        precision="fp16",
+        files=[FileEntry.of(job.folder, name) for name in written.files],
+        inputs=written.inputs,
+        output=written.output,
+        opset=dict(cuda.OPSET),
+        ir_version=cuda.IR_VERSION,
+        minimum_engine=cuda.MINIMUM_ENGINE,
+        parity=None,
+    )
+
+
 TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu": lambda job: _write_cpu(job, "fp32", Fp32Linears),
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
     "cpu-int8": _write_cpu_int8,
+    "cuda": _write_cuda,
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.errors import InvalidOptionError, TruncationWarning
+from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, InvalidOptionError, TruncationWarning
 from bgert.model_folder import Manifest, Parity
 from bgert_export import verification_texts as built_in
 from bgert_export.checkpoint import Checkpoint, locate
@@ -52,7 +52,7 @@ TOLERANCES = {
     ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
     ("reranker", "fp32"): Tolerance(1e-4),
     # Of every value rounded to 16 bits where the graph says; cosine is the bound that matters.
-    ("encoder", "fp16"): Tolerance(1e-2, 0.9999),
+    ("encoder", "fp16"): Tolerance(2e-2, 0.9995, mean_cosine=0.9999),
     ("reranker", "fp16"): Tolerance(3e-2, order_gap=3e-2),
     ("encoder", "bf16"): Tolerance(5e-2, 0.999),
     ("reranker", "bf16"): Tolerance(0.25, order_gap=0.25),
@@ -111,6 +111,7 @@ def verify_against(
     through the engine that `bgert build` made, and other graphs are left out.
 
     Raises:
+        DeviceUnavailableError: no graph runs here.
         BgertError: either side cannot be loaded, or the text file cannot be read.
     """
     require_torch()
@@ -127,11 +128,17 @@ def verify_against(
     ):
         raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
     groups = _file_groups(manifest, texts_file) if texts_file else _built_in_groups(manifest)
-    return _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
+    reports = _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
+    if not reports:
+        raise DeviceUnavailableError(f"none of the graphs of {folder} runs here, so nothing was compared")
+    return reports
 
 
 def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
-    """Compare a model folder with the checkpoint it was just written from, on the built-in texts."""
+    """Compare a model folder with the checkpoint it was just written from, on the built-in texts.
+
+    A graph for a device that is not here has no report.
+    """
     manifest = Manifest.read(folder)
     return _compare(folder, manifest, checkpoint, _built_in_groups(manifest), None, progress)
 
@@ -231,14 +238,21 @@ def _compare(
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:
-        if graph.target not in ("cpu", "tensorrt") or (device == "tensorrt" and graph.target != device):
+        if device == "tensorrt" and graph.target != device:
             continue
         if progress is not None:
             progress(f"verifying: {graph.target} {graph.precision} on the same")
         failures = list(differences)
-        for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
-            report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
-            failures += report.failures
+        try:
+            for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
+                report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
+                failures += report.failures
+        except (DeviceUnavailableError, EngineNotInstalledError) as error:
+            if graph.target != "cuda":
+                raise
+            if progress is not None:
+                progress(f"{graph.target} {graph.precision}: NOT verified, because it does not run here: {error}")
+            continue
         report.failures = failures
         report.passed = not report.failures
         reports.append(report)
@@ -336,7 +350,7 @@ def _outputs(
 
     The last way is the one that the report describes.
     """
-    if graph.target == device:
+    if graph.target in (device, "cuda"):
         yield _run_groups(folder, manifest, graph, groups, prefix)
         return
     from bgert.batching import PackedBatch
@@ -389,9 +403,10 @@ def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
 
 
 def _same_order(expected: NDArray[np.float64], found: Array, gap: float) -> bool:
-    """Whether sorting by `found` sorts `expected`, up to ties."""
+    """Whether `found` puts any two in the order of `expected`, up to those nearer than `gap`."""
     ordered = expected[np.argsort(-found, kind="stable")]
-    return bool((np.diff(ordered) <= gap).all())
+    least_so_far = np.minimum.accumulate(ordered)
+    return bool((ordered - least_so_far <= gap).all())
 
 
 def _short(text: str) -> str:

@@ -3,7 +3,10 @@
 from bgert.encoder import Encoder
 from bgert.errors import (
     BgertError,
+    DeviceLostError,
+    DeviceMemoryError,
     DeviceUnavailableError,
+    DeviceWarning,
     EngineError,
     EngineNotInstalledError,
     IntegrityError,
@@ -21,7 +24,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BgertError",
+    "DeviceLostError",
+    "DeviceMemoryError",
     "DeviceUnavailableError",
+    "DeviceWarning",
     "Encoder",
     "EngineError",
     "EngineNotInstalledError",

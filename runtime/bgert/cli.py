@@ -122,7 +122,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> 
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu or tensorrt")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
     parser.add_argument("--precision", default="auto", help="precision of the graph, as fp32")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all)")
 

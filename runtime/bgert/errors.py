@@ -4,7 +4,10 @@ from __future__ import annotations
 
 __all__ = [
     "BgertError",
+    "DeviceLostError",
+    "DeviceMemoryError",
     "DeviceUnavailableError",
+    "DeviceWarning",
     "EngineError",
     "EngineNotBuiltError",
     "EngineNotInstalledError",
@@ -58,9 +61,21 @@ class EngineNotBuiltError(BgertError, FileNotFoundError):
     """There is no TensorRT engine of this model for this GPU, driver and TensorRT; `bgert build` makes one."""
 
 
+class DeviceMemoryError(EngineError, MemoryError):
+    """The device's memory is full."""
+
+
+class DeviceLostError(EngineError):
+    """The device failed in a way that only a new process mends."""
+
+
 class NonFiniteOutputError(BgertError, ArithmeticError):
     """The engine returned NaN or infinity; nothing of the batch is served."""
 
 
 class TruncationWarning(UserWarning):
     """Texts were longer than `max_length` and were cut."""
+
+
+class DeviceWarning(UserWarning):
+    """A device is there and does not do what one would expect; the message says why and what to do."""

@@ -17,7 +17,7 @@ from bgert.runner import Runner
 from bgert.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,10 +38,11 @@ class Model:
         path: str | Path,
         kind: str,
         *,
-        device: str,
+        device: str | Sequence[str],
         precision: str,
         threads: int | None,
         mode: str,
+        gpu_memory_limit: int | None,
         split_special_tokens: bool,
     ) -> None:
         folder = locate(path)
@@ -52,7 +53,15 @@ class Model:
             raise ModelFolderError(f"{folder} holds the model of a {found}: load it with {CLASSES[found]}")
         verify_files(folder, self.manifest.tokenizer_files)
         self.tokenizer = Tokenizer.from_folder(folder)
-        backend = open_backend(folder, self.manifest, device=device, precision=precision, threads=threads, mode=mode)
+        backend = open_backend(
+            folder,
+            self.manifest,
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
+            gpu_memory_limit=gpu_memory_limit,
+        )
         self._runner = Runner(backend, columns=columns)
         self._threads = threads
         self.split_special_tokens = split_special_tokens

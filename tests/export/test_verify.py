@@ -9,8 +9,9 @@ import pytest
 from onnx.external_data_helper import load_external_data_for_tensor
 
 import tensorrt_fake
+from bgert.backends import cuda_check
 from bgert.cli import main
-from bgert.errors import InvalidOptionError
+from bgert.errors import DeviceUnavailableError, InvalidOptionError
 from bgert.model_folder import FileEntry, Manifest
 from bgert_export import export, verify
 from bgert_export.errors import VerificationError
@@ -157,6 +158,57 @@ def test_ties_may_come_in_either_order():
     assert same(np.array([3.0, 2.0, 1.0]), np.array([20.0, 30.0, 10.0], np.float32), 1.5)
     assert same(np.array([2.0, 2.000001]), np.array([2.0, 1.0], np.float32), 1e-5)
     assert same(np.array([2.0]), np.array([1.0], np.float32), 1e-5)
+    # Each step is within the gap, first and last are not.
+    assert not same(np.array([1.0, 1.015, 1.03]), np.array([3.0, 2.0, 1.0], np.float32), 0.02)
+    assert same(np.array([1.0, 1.015]), np.array([3.0, 2.0], np.float32), 0.02)
+
+
+def test_a_graph_whose_device_is_not_here(checkpoint, tmp_path, monkeypatch, capsys):
+    """It is written, said to be unverified everywhere, and is no reason to fail; alone it proves nothing."""
+
+    def count_devices():
+        raise DeviceUnavailableError("there is no NVIDIA driver here")
+
+    monkeypatch.setattr(cuda_check, "count_devices", count_devices)
+    folder = tmp_path / "both"
+    assert main(["export", str(checkpoint), "-o", str(folder), "--target", "cpu", "--target", "cuda"]) == 0
+    output = capsys.readouterr()
+    assert "not verified: cuda fp16" in output.out
+    assert "NOT verified, because it does not run here: there is no NVIDIA driver" in output.err
+    manifest = Manifest.read(folder)
+    assert [graph.parity is None for graph in manifest.graphs] == [False, True]
+    assert manifest.choices[-1].why == "cuda fp16 does not run where it was exported"
+    assert [report.target for report in verify_against(folder, checkpoint)] == ["cpu"]
+    export(checkpoint, tmp_path / "alone", targets=["cuda"])
+    with pytest.raises(DeviceUnavailableError, match="nothing was compared"):
+        verify_against(tmp_path / "alone", checkpoint)
+
+
+def test_tolerances_of_fp16(folder, checkpoint, monkeypatch):
+    """Through the same code, with the CPU's vectors moved by as much as the tolerance allows and by more."""
+    tolerance = verify.TOLERANCES["encoder", "fp16"]
+    assert (tolerance.min_cosine, tolerance.mean_cosine) == (0.9995, 0.9999)
+    assert (
+        verify.TOLERANCES["reranker", "fp16"].max_abs_error == verify.TOLERANCES["reranker", "fp16"].order_gap == 0.02
+    )
+    monkeypatch.setitem(verify.TOLERANCES, ("encoder", "fp32"), tolerance)
+    original = verify._run_groups
+    for angle, passed in ((0.01, True), (0.02, False)):  # cosines 0.99995 and 0.9998
+
+        def turned(*arguments, angle=angle):
+            found, engine = original(*arguments)
+            rows = []
+            for group in found:
+                side = np.roll(group, 1, axis=1)
+                side -= (side * group).sum(1, keepdims=True) * group
+                side /= np.linalg.norm(side, axis=1, keepdims=True)
+                rows.append(group * np.cos(angle) + side * np.sin(angle))
+            return rows, engine
+
+        monkeypatch.setattr(verify, "_run_groups", turned)
+        (report,) = verify_against(folder, checkpoint)
+        assert report.passed == passed
+    assert any("mean cosine" in failure for failure in report.failures)
 
 
 @pytest.mark.parametrize("labels", [1, 3])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from bgert.errors import DeviceUnavailableError, InvalidOptionError
+from bgert.backends import choose
+from bgert.errors import InvalidOptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from bgert.model_folder import Manifest
 
 __all__ = ["Backend", "BackendInfo", "open_backend"]
-
-DEVICES = ("auto", "cpu", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,46 @@ class Backend(Protocol):
 
 
 def open_backend(
-    folder: Path, manifest: Manifest, *, device: str, precision: str, threads: int | None, mode: str
+    folder: Path,
+    manifest: Manifest,
+    *,
+    device: str | Sequence[str],
+    precision: str,
+    threads: int | None,
+    mode: str,
+    gpu_memory_limit: int | None = None,
 ) -> Backend:
     """Load the graph of a model folder that fits the device.
 
+    Args:
+        folder: the model folder.
+        manifest: its manifest.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list of CUDA devices, or `tensorrt`.
+        precision: of the graph; `auto` takes the first of the device.
+        threads: cores of the CPU backend.
+        mode: `throughput` or `latency`, on the CPU; a GPU serves both at once.
+        gpu_memory_limit: bytes an engine may take on each GPU.
+
     Raises:
-        InvalidOptionError: unknown device or mode, or a thread count below one.
-        DeviceUnavailableError: the folder has no graph for this device and precision.
+        InvalidOptionError: unknown device or mode, or a number below one.
+        DeviceUnavailableError: the device is not there, or the folder has no graph for it with this precision.
+        DeviceMemoryError: the model does not fit on the device.
         EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
         EngineNotBuiltError: TensorRT has no engine of this model for this GPU yet.
         IntegrityError: a file of the graph is not the one that export wrote.
     """
-    if device not in DEVICES:
-        raise InvalidOptionError(f"unknown device {device!r}: use one of {', '.join(DEVICES)}")
     if mode not in ("throughput", "latency"):
         raise InvalidOptionError(f"unknown mode {mode!r}: use throughput or latency")
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise InvalidOptionError(f"threads is {threads!r}: use a whole number from 1, or None for all cores")
-    target = "tensorrt" if device == "tensorrt" else "cpu"
-    graph = manifest.graph(target, None if precision == "auto" else precision)
-    if graph is None:
-        have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
-        raise DeviceUnavailableError(
-            f"{folder} has no graph for device {device!r} with precision {precision!r} (it has: {have})"
-        )
-    if target == "tensorrt":
-        from bgert.backends.tensorrt import TensorRtBackend
-
-        return TensorRtBackend(folder, manifest, graph, mode=mode)
-    from bgert.backends.onnx_cpu import OnnxCpuBackend
-
-    return OnnxCpuBackend(folder, graph, threads=threads, mode=mode)
+    for name, value in (("threads", threads), ("gpu_memory_limit", gpu_memory_limit)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InvalidOptionError(f"{name} is {value!r}: use a whole number from 1, or None for all there is")
+    names = choose.parse_devices(device)
+    if names == ["auto"]:
+        return choose.open_auto(folder, manifest, precision, threads, mode, gpu_memory_limit)
+    if names == ["cpu"]:
+        if gpu_memory_limit is not None:
+            raise InvalidOptionError("gpu_memory_limit is for a GPU, and device is 'cpu'")
+        return choose.open_cpu(folder, manifest, precision, threads, mode)
+    if names == ["tensorrt"]:
+        return choose.open_tensorrt(folder, manifest, precision, mode)
+    return choose.open_cuda(folder, manifest, names, precision, gpu_memory_limit)

@@ -1,0 +1,239 @@
+"""The fp16 graph for ONNX Runtime's CUDA provider: packed rows throughout, no padding at all.
+
+Attention is com.microsoft PackedMultiHeadAttention with separate query, key and value and without its bias input:
+on sm_80 and later that is the one route that reaches FlashAttention with no copy of the three. The key bias is
+dropped and the value bias folded (see `bgert_export.network`), so only the query's is left, as the C of a Gemm. All
+other biases belong to BiasGelu and SkipLayerNormalization, because a Gemm with C first broadcasts it into its output.
+Weights stay [out, in] with `transB`. Pooling, normalisation and the classifier are float32, and so is the output.
+
+Inputs, all int32 but `mean_weights`; T, B and S may be larger than the batch, and what fills them up must be texts
+of their own, whose output rows are to be ignored:
+
+- `input_ids` [1, T];
+- `position_ids` [1, T], from 0 in each text; for XLM-RoBERTa `position_ids_without_padding` [1, T], as transformers'
+  `create_position_ids_from_input_ids` less the padding id: tokens count from 1, padding tokens have 0;
+- `token_type_ids` [1, T], rerankers of BERT alone;
+- `token_offset` [B, S]: slots `b * S + s` of the tokens in order, then the slots that hold none. S is at least the
+  longest text;
+- `cu_seqlens` [B + 1]: text b is rows `cu_seqlens[b]` to `cu_seqlens[b + 1]`, which may be none;
+- `cls_rows` [B], the row of each text's first token; for mean pooling `padded_rows` [B, S], the packed row of each
+  slot, any row where there is none, and `mean_weights` float32 [B, 1, S], 1 / length where there is a token, else 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgert_export.errors import UnsupportedCheckpointError
+from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, MICROSOFT, GraphBuilder
+from bgert_export.graphs.cpu import Written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bgert_export.network import Network
+
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "write_encoder", "write_reranker"]
+
+STEM = "cuda-fp16"
+OPSET = {"ai.onnx": 17, MICROSOFT: 1}
+IR_VERSION = 8
+MINIMUM_ENGINE = "onnxruntime-gpu 1.31"
+_MOST_HEAD_SIZE = 256  # of FlashAttention-2
+
+
+def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bool, version: str) -> Written:
+    """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
+
+    Args:
+        network: an encoder.
+        folder: existing folder to write into.
+        pooling: `cls` or `mean`.
+        normalize: divide by the L2 norm, or by 1e-12 where that is larger, as `torch.nn.functional.normalize`.
+        version: bgert's version, for the graph's header.
+
+    Raises:
+        UnsupportedCheckpointError: a weight overflows float16, or the head size is one FlashAttention does not take.
+    """
+    with GraphBuilder(folder, STEM) as builder:
+        body = _Body(builder, network)
+        pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows())
+        output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
+        return _finish(builder, output, network.architecture.hidden_size, "encoder", version)
+
+
+def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
+    """Write the graph of a sequence classifier, whose output is `logits` float32[B, labels]: raw, no sigmoid.
+
+    Raises:
+        UnsupportedCheckpointError: as `write_encoder`.
+    """
+    arch = network.architecture
+    with GraphBuilder(folder, STEM) as builder:
+        body = _Body(builder, network)
+        dense, out = arch.head_names()
+        hidden = builder.node("Tanh", [body.head(body.cls_rows(), dense, dense)], f"{dense}.tanh")
+        output = body.head(hidden, out, "logits")
+        return _finish(builder, output, arch.num_labels or 0, "reranker", version)
+
+
+def _finish(builder: GraphBuilder, output: str, columns: int, name: str, version: str) -> Written:
+    builder.output(output, FLOAT, ["texts", columns])
+    files = builder.finish(name=name, producer_version=version, opset=OPSET, ir_version=IR_VERSION)
+    return Written(files, builder.input_names, output)
+
+
+class _Body:
+    """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways."""
+
+    def __init__(self, builder: GraphBuilder, network: Network) -> None:
+        arch = network.architecture
+        size = arch.hidden_size // arch.num_attention_heads
+        if size % 8 or size > _MOST_HEAD_SIZE:
+            raise UnsupportedCheckpointError(
+                f"attention heads of {size} do not fit the cuda target: FlashAttention takes multiples of 8 up to "
+                f"{_MOST_HEAD_SIZE}"
+            )
+        self._b = builder
+        self._net = network
+        self._shapes = arch.weight_shapes()
+        self._token_offset = builder.input("token_offset", INT32, ["texts", "longest"])
+        self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts + 1"])
+
+    def all_rows(self) -> str:
+        """The last hidden state of every token, float32[T, H]."""
+        rows = self._embeddings()
+        for layer in range(self._net.architecture.num_hidden_layers):
+            rows = self._tail(self._attention(rows, layer), rows, layer)
+        return self._wide(rows)
+
+    def cls_rows(self) -> str:
+        """The last hidden state of the first token of every text, float32[B, H].
+
+        In the last layer attention still asks for every token, because PackedMultiHeadAttention wants as many queries
+        as keys; what comes after it is computed for that token alone.
+        """
+        last = self._net.architecture.num_hidden_layers - 1
+        rows = self._embeddings()
+        for layer in range(last):
+            rows = self._tail(self._attention(rows, layer), rows, layer)
+        cls_rows = self._b.input("cls_rows", INT32, ["texts"])
+        context = self._b.node("Gather", [self._attention(rows, last), cls_rows], "cls.context")
+        residual = self._b.node("Gather", [rows, cls_rows], "cls.residual")
+        return self._wide(self._tail(context, residual, last))
+
+    def head(self, rows: str, name: str, output: str) -> str:
+        """A float32 linear layer of the classifier."""
+        shape = self._shapes[f"{name}.weight"]
+        weight = self._b.weight(f"{name}.weight", shape, self._net.blocks(f"{name}.weight"))
+        bias = self._b.weight(f"{name}.bias", shape[:1], self._net.blocks(f"{name}.bias"))
+        return self._b.node("Gemm", [rows, weight, bias], output, attributes={"transB": 1})
+
+    def _embeddings(self) -> str:
+        """The rows that enter the first layer, [T, H]."""
+        b, net = self._b, self._net
+        xlm_roberta = net.architecture.model_type == "xlm-roberta"
+        ids = b.input("input_ids", INT32, [1, "tokens"])
+        index = b.input("position_ids_without_padding" if xlm_roberta else "position_ids", INT32, [1, "tokens"])
+        table = net.position_table()
+        positions = b.weight("embeddings.positions_and_types", table.shape, [table], FLOAT16)
+        if net.token_types > 1:
+            types = b.input("token_type_ids", INT32, [1, "tokens"])
+            stride = b.constant("embeddings.type_stride", np.array(len(table) // net.token_types, np.int32))
+            first = b.node("Mul", [types, stride], "embeddings.first_position")
+            index = b.node("Add", [first, index], "embeddings.index")
+        at = "embeddings.LayerNorm"
+        rows, _ = b.nodes(
+            "EmbedLayerNormalization",
+            [
+                ids, "", self._weight("embeddings.word_embeddings.weight"), positions, "",
+                self._weight(f"{at}.weight"), self._weight(f"{at}.bias"), "", index,
+            ],
+            [at, f"{at}.mask_index"],
+            attributes={"epsilon": net.architecture.layer_norm_eps},
+            domain=MICROSOFT,
+        )  # fmt: skip
+        shape = b.constant("shape.rows", np.array([-1, net.architecture.hidden_size], np.int64))
+        return b.node("Reshape", [rows, shape], "embeddings.rows")
+
+    def _attention(self, rows: str, layer: int) -> str:
+        """Attention of every token over its own text, before the output projection, [T, H]."""
+        at = f"encoder.layer.{layer}.attention"
+        query = self._gemm(rows, f"{at}.self.query", self._weight(f"{at}.self.query.bias"))
+        key, value = (self._gemm(rows, f"{at}.self.{part}") for part in ("key", "value"))
+        return self._b.node(
+            "PackedMultiHeadAttention",
+            [query, key, value, "", self._token_offset, self._cu_seqlens],
+            f"{at}.context",
+            attributes={"num_heads": self._net.architecture.num_attention_heads},
+            domain=MICROSOFT,
+        )
+
+    def _tail(self, context: str, residual: str, layer: int) -> str:
+        """Attention's output projection and the feed-forward network, each with residual and LayerNorm."""
+        at, b = f"encoder.layer.{layer}", self._b
+        name = f"{at}.attention.output"
+        bias = self._net.attention_output_bias(layer)
+        folded = b.weight(f"{name}.dense.bias", bias.shape, [bias], FLOAT16)
+        attended = self._skip_layer_norm(self._gemm(context, f"{name}.dense"), residual, folded, f"{name}.LayerNorm")
+        name = f"{at}.intermediate.dense"
+        wide = b.node(
+            "BiasGelu",
+            [self._gemm(attended, name), self._weight(f"{name}.bias")],
+            f"{at}.intermediate.gelu",
+            domain=MICROSOFT,
+        )
+        name = f"{at}.output"
+        bias_name = self._weight(f"{name}.dense.bias")
+        return self._skip_layer_norm(self._gemm(wide, f"{name}.dense"), attended, bias_name, f"{name}.LayerNorm")
+
+    def _skip_layer_norm(self, rows: str, residual: str, bias: str, name: str) -> str:
+        """LayerNorm of rows + bias + residual."""
+        return self._b.node(
+            "SkipLayerNormalization",
+            [rows, residual, self._weight(f"{name}.weight"), self._weight(f"{name}.bias"), bias],
+            name,
+            attributes={"epsilon": self._net.architecture.layer_norm_eps},
+            domain=MICROSOFT,
+        )
+
+    def _gemm(self, rows: str, name: str, *bias: str) -> str:
+        return self._b.node("Gemm", [rows, self._weight(f"{name}.weight"), *bias], name, attributes={"transB": 1})
+
+    def _weight(self, name: str) -> str:
+        return self._b.weight(name, self._shapes[name], self._net.blocks(name), FLOAT16)
+
+    def _wide(self, rows: str) -> str:
+        return self._b.node("Cast", [rows], f"{rows}.float32", attributes={"to": FLOAT})
+
+
+def _mean(b: GraphBuilder, rows: str) -> str:
+    """Mean over each text's own tokens, float32[T, H] to float32[B, H].
+
+    One batched product, each text's weights with its own rows: no reduction over the packed axis, which would want
+    cuDNN or atomic additions, and no text meets another's rows.
+    """
+    padded_rows = b.input("padded_rows", INT32, ["texts", "longest"])
+    weights = b.input("mean_weights", FLOAT, ["texts", 1, "longest"])
+    padded = b.node("Gather", [rows, padded_rows], "pooling.padded")
+    return _squeezed(b, b.node("MatMul", [weights, padded], "pooling.mean.row"), "pooling.mean")
+
+
+def _normalized(b: GraphBuilder, rows: str) -> str:
+    """Rows of length one; the squares are summed by a product, because CUDA's reductions want cuDNN."""
+    axes = [b.constant(f"norm.axis.{n}", np.array([n], np.int64)) for n in (1, 2)]
+    row, column = (
+        b.node("Unsqueeze", [rows, axis], f"norm.{n}") for n, axis in zip(("row", "column"), axes, strict=True)
+    )
+    squares = _squeezed(b, b.node("MatMul", [row, column], "norm.squares.row"), "norm.squares")
+    norm = b.node("Sqrt", [squares], "norm")
+    least = b.constant("norm.least", np.array(1e-12, np.float32))
+    return b.node("Div", [rows, b.node("Max", [norm, least], "norm.safe")], "embeddings")
+
+
+def _squeezed(b: GraphBuilder, rows: str, name: str) -> str:
+    """[B, 1, n] to [B, n]."""
+    axis = b.constant(f"{name}.axis", np.array([1], np.int64))
+    return b.node("Squeeze", [rows, axis], name)

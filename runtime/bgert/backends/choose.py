@@ -1,0 +1,126 @@
+"""Which engine serves a device by name."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+from bgert.errors import (
+    DeviceMemoryError,
+    DeviceUnavailableError,
+    DeviceWarning,
+    EngineNotInstalledError,
+    InvalidOptionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bgert.backends import Backend
+    from bgert.model_folder import GraphEntry, Manifest
+
+__all__ = ["open_auto", "open_cpu", "open_cuda", "open_tensorrt", "parse_devices"]
+
+_DEVICE = re.compile(r"auto|cpu|tensorrt|cuda(:(\d+|all))?")
+_said: set[str] = set()
+
+
+def parse_devices(device: str | Sequence[str]) -> list[str]:
+    """A device, or several CUDA devices, as a list of names.
+
+    Raises:
+        InvalidOptionError: a name is unknown, or named twice, or devices that do not go together.
+    """
+    names = [device] if isinstance(device, str) else list(device)
+    for name in names:
+        if not isinstance(name, str) or not _DEVICE.fullmatch(name):
+            raise InvalidOptionError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
+    if not names or (len(names) > 1 and not all(re.fullmatch(r"cuda:\d+", name) for name in names)):
+        raise InvalidOptionError(f"the devices {names!r} do not go together: list CUDA devices, as 'cuda:0', 'cuda:1'")
+    if len(set(names)) < len(names):
+        raise InvalidOptionError(f"the devices {names!r} name one twice")
+    return names
+
+
+def open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str) -> Backend:
+    """The `cpu` graph on ONNX Runtime."""
+    from bgert.backends.onnx_cpu import OnnxCpuBackend
+
+    graph = _graph(folder, manifest, "cpu", precision)
+    return OnnxCpuBackend(folder, graph, threads=threads, mode=mode)
+
+
+def open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str, memory_limit: int | None) -> Backend:
+    """The `cuda` graph on ONNX Runtime, on each of the devices."""
+    graph = _graph(folder, manifest, "cuda", precision)
+    from bgert.backends.cuda_check import count_devices, parse_cuda_devices
+    from bgert.backends.device_pool import DevicePool
+    from bgert.backends.onnx_cuda import OnnxCudaBackend
+
+    count = count_devices()
+    numbers = [number for name in names for number in parse_cuda_devices(name, count)]
+    backends = [
+        OnnxCudaBackend(
+            folder,
+            graph,
+            device=number,
+            pad_token_id=int(manifest.architecture.get("pad_token_id", 0)),
+            max_tokens=manifest.max_tokens,
+            memory_limit=memory_limit,
+        )
+        for number in numbers
+    ]
+    return backends[0] if len(backends) == 1 else DevicePool(backends)
+
+
+def open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str) -> Backend:
+    """The `tensorrt` graph, through the engine that `bgert build` made of it."""
+    from bgert.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(folder, manifest, _graph(folder, manifest, "tensorrt", precision), mode=mode)
+
+
+def open_auto(
+    folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str, memory_limit: int | None
+) -> Backend:
+    """The first GPU where there is one and the folder has a graph for it, else the CPU.
+
+    A machine without a GPU, and a folder made for the CPU, are no news. That a GPU is there, was prepared for and is
+    not used is said, once a process for each reason.
+    """
+    from bgert.backends.cuda_check import installed, nvidia_device_present
+
+    wanted = None if precision == "auto" else precision
+    has_cpu = manifest.graph("cpu", wanted) is not None
+    has_cuda = manifest.graph("cuda", wanted) is not None
+    reason = None
+    if nvidia_device_present() or not has_cpu:
+        if has_cuda:
+            try:
+                return open_cuda(folder, manifest, ["cuda"], precision, memory_limit)
+            except (DeviceUnavailableError, DeviceMemoryError, EngineNotInstalledError) as error:
+                if not has_cpu:
+                    raise
+                reason = str(error)
+        elif wanted is None and installed("onnxruntime-gpu") is not None:
+            reason = "the model folder has no cuda graph: export it with `--target cpu --target cuda`"
+    if reason is not None and reason not in _said:
+        _said.add(reason)
+        warnings.warn(
+            f"there is an NVIDIA GPU here, and the CPU is used: {reason} (device='cpu' says nothing)",
+            DeviceWarning,
+            stacklevel=5,
+        )
+    return open_cpu(folder, manifest, precision, threads, mode)
+
+
+def _graph(folder: Path, manifest: Manifest, target: str, precision: str) -> GraphEntry:
+    graph = manifest.graph(target, None if precision == "auto" else precision)
+    if graph is None:
+        have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
+        raise DeviceUnavailableError(
+            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have})"
+        )
+    return graph

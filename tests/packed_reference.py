@@ -1,0 +1,169 @@
+"""A numpy evaluator of the packed `cuda` graph, read from the written ONNX file: a second implementation of each
+operator that the graph uses, by ONNX's and ONNX Runtime's operator documents.
+
+`precision="exact"` computes in float64 with the stored weights. `precision="rounded"` rounds what a GPU rounds: every
+float16 value to float16, attention's probabilities to float16, sums in float32.
+"""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class PackedReference:
+    def __init__(self, path, precision="exact"):
+        self.model = onnx.load(str(path))
+        self.rounded = precision == "rounded"
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
+        self.visited = set()
+
+    def run(self, feeds):
+        """The graph's only output, as float64."""
+        inputs = {entry.name: entry.type.tensor_type.elem_type for entry in self.model.graph.input}
+        assert inputs.keys() == feeds.keys()
+        for name, value in feeds.items():
+            assert value.dtype == {TensorProto.INT32: np.int32, TensorProto.FLOAT: np.float32}[inputs[name]], name
+        values = {"": None, **feeds}
+        half = {name for name, weight in self.weights.items() if weight.dtype == np.float16}
+        for name, weight in self.weights.items():
+            values[name] = weight.astype(np.float64) if weight.dtype.kind == "f" else weight
+        with np.errstate(invalid="ignore", over="ignore"):
+            for node in self.model.graph.node:
+                self.visited.add(node.op_type)
+                attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                result = getattr(self, node.op_type)(*(values[name] for name in node.input), **attributes)
+                name = node.output[0]
+                is_half = any(entry in half for entry in node.input) and node.op_type != "Cast"
+                if is_half:
+                    half.add(name)
+                values[name] = self._round(result, is_half)
+        return values[self.model.graph.output[0].name]
+
+    def _round(self, value, half):
+        if not self.rounded or value.dtype.kind != "f":
+            return value
+        return value.astype(np.float16 if half else np.float32).astype(np.float64)
+
+    def EmbedLayerNormalization(self, ids, segments, words, positions, types, gamma, beta, mask, index, epsilon):  # noqa: N802
+        assert segments is None
+        assert types is None
+        assert mask is None
+        assert ids.shape == index.shape
+        assert ids.shape[0] == 1
+        assert ids.min() >= 0
+        assert ids.max() < len(words)
+        assert index.min() >= 0
+        assert index.max() < len(positions)
+        return layer_norm(words[ids] + positions[index], gamma, beta, epsilon)
+
+    def SkipLayerNormalization(self, x, skip, gamma, beta, bias, epsilon):  # noqa: N802
+        assert x.shape == skip.shape
+        return layer_norm(x + skip + bias, gamma, beta, epsilon)
+
+    def PackedMultiHeadAttention(self, q, k, v, bias, token_offset, cu_seqlens, num_heads):  # noqa: N802
+        """With the checks of ONNX Runtime's kernels, the stricter ones of the unfused kernel included."""
+        assert bias is None
+        assert q.shape == k.shape == v.shape
+        tokens, width = q.shape
+        texts, longest = token_offset.shape
+        assert cu_seqlens.shape == (texts + 1,)
+        assert cu_seqlens[0] == 0
+        assert cu_seqlens[-1] == tokens <= texts * longest
+        lengths = np.diff(cu_seqlens)
+        assert lengths.min() >= 0
+        assert lengths.max() <= longest
+        assert np.array_equal(np.sort(token_offset.ravel()), np.arange(texts * longest))
+        slots = [b * longest + s for b, n in enumerate(lengths) for s in range(n)]
+        assert np.array_equal(token_offset.ravel()[:tokens], slots)
+        size = width // num_heads
+        out = np.full(q.shape, np.nan)
+        for first, last in pairwise(cu_seqlens):
+            if first == last:
+                continue
+            qs, ks, vs = (x[first:last].reshape(last - first, num_heads, size).swapaxes(0, 1) for x in (q, k, v))
+            scores = self._round(qs @ ks.swapaxes(1, 2), False) / math.sqrt(size)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            total = weights.sum(-1, keepdims=True)
+            context = (self._round(weights, True) @ vs) / total
+            out[first:last] = context.swapaxes(0, 1).reshape(last - first, width)
+        return out
+
+    def Gemm(self, a, b, c=None, transB=0):  # noqa: N802, N803
+        assert a.ndim == b.ndim == 2
+        return a @ (b.T if transB else b) + (0 if c is None else c)
+
+    def BiasGelu(self, x, bias):  # noqa: N802
+        x = x + bias
+        return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+    def Gather(self, data, index):  # noqa: N802
+        assert index.min() >= 0
+        assert index.max() < len(data)
+        return data[index]
+
+    def Reshape(self, x, shape):  # noqa: N802
+        return x.reshape(shape)
+
+    def Squeeze(self, x, axes):  # noqa: N802
+        return np.squeeze(x, tuple(axes))
+
+    def Unsqueeze(self, x, axes):  # noqa: N802
+        return np.expand_dims(x, tuple(axes))
+
+    def Cast(self, x, to):  # noqa: N802
+        assert to == TensorProto.FLOAT
+        return x
+
+    def MatMul(self, a, b):  # noqa: N802
+        return a @ b
+
+    def Mul(self, a, b):  # noqa: N802
+        return a * b
+
+    def Add(self, a, b):  # noqa: N802
+        return a + b
+
+    def Div(self, a, b):  # noqa: N802
+        return a / b
+
+    def Max(self, a, b):  # noqa: N802
+        return np.maximum(a, b)
+
+    def Sqrt(self, x):  # noqa: N802
+        return np.sqrt(x)
+
+    def Tanh(self, x):  # noqa: N802
+        return np.tanh(x)
+
+    def Identity(self, x):  # noqa: N802
+        return x
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * gamma + beta
+
+
+def feeds_of(names, texts, types=None, *, bucket=None, pad_token_id=0):
+    """Inputs for lists of token ids, as the backend lays them out."""
+    from bgert.backends.packed_layout import InputPlan, bucket_of
+    from bgert.batching import PackedBatch
+
+    lengths = np.array([len(ids) for ids in texts], np.int32)
+    cuts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    ids = np.concatenate(texts).astype(np.int32)
+    kinds = np.zeros_like(ids) if types is None else np.concatenate(types).astype(np.int32)
+    plan = InputPlan(names, pad_token_id=pad_token_id)
+    bucket = bucket or bucket_of(lengths)
+    block = np.full(plan.nbytes(bucket), 0xA5, np.uint8)
+    plan.fill(block, PackedBatch(ids, cuts, kinds), bucket)
+    feeds = {}
+    for name, dtype, shape, offset in plan.places(bucket):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        feeds[name] = block[offset : offset + size].view(dtype).reshape(shape)
+    return feeds
