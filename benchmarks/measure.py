@@ -180,6 +180,8 @@ def warm_up(group: Group) -> None:
     for name, texts in {**{entry.name: entry.texts for entry in job.sets}, **job.extra}.items():
         (job.folder / f"{name}.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
         for running in list(group.alive.values()):
+            if name.startswith("cranfield_") and not running.peer.searches:
+                continue
 
             def run(running: Running = running, name: str = name) -> None:
                 running.process.ask("texts", name=name, path=str(job.folder / f"{name}.json"))

@@ -36,6 +36,11 @@ class Peer:
     two_modes: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def searches(self) -> bool:
+        """Whether its vectors search a judged collection: what computes in float32 finds what PyTorch finds."""
+        return self.precision != "fp32" or self.name in ("bgert", "sentence-transformers")
+
 
 PEERS = {
     peer.name: peer

@@ -137,7 +137,7 @@ class Workshop:
         found: dict[str, Any] = {"texts": name}
         outputs = np.load(vectors_path(job.folder, peer.name, name))
         found |= against_reference(outputs, self._reference(job, name))
-        if collection is not None:
+        if collection is not None and peer.searches:
             documents, queries = (
                 np.load(vectors_path(job.folder, peer.name, f"cranfield_{part}")) for part in ("documents", "queries")
             )

@@ -156,7 +156,8 @@ def measure_model(
                 continue
             try:
                 entry["quality"] = shop.quality(job, peer, collection)
-                entry["cold_start_seconds"] = rounded(shop.cold_start(job, peer))
+                if model.trained:
+                    entry["cold_start_seconds"] = rounded(shop.cold_start(job, peer))
             except (PeerFailedError, ValueError, OSError) as error:
                 measured["peers"][peer.name] = {"precision": peer.precision, "error": str(error)[-400:]}
         results.merge_group(result, model.name, facts, measured)
