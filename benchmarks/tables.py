@@ -18,6 +18,11 @@ SET_TITLES = {
 }
 
 
+def cold_start(entry: dict[str, Any]) -> str:
+    """Measured with the trained model alone."""
+    return f"{entry['cold_start_seconds']:.2f} s" if "cold_start_seconds" in entry else ""
+
+
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """A Markdown table."""
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
@@ -54,7 +59,7 @@ def peers_table(result: dict[str, Any], model: dict[str, Any]) -> list[str]:
             f"{single['p50']:.2f} ms" if single else "",
             f"{entry['peak_rss_bytes'] / 1e6:,.0f} MB",
             megabytes(environment.get("install_bytes")),
-            f"{entry['cold_start_seconds']:.2f} s",
+            cold_start(entry),
             f"{quality['cosine_mean']:.7f}",
         ]
         cells += [f"{quality['ndcg_at_10']:.4f}"] * with_search if "ndcg_at_10" in quality else [""] * with_search
@@ -253,7 +258,7 @@ def other_table(model: dict[str, Any]) -> list[str]:
                 title(peer),
                 f"{entry['peak_rss_bytes'] / 1e6:,.0f} MB",
                 f"{entry['load_seconds']:.2f} s",
-                f"{entry['cold_start_seconds']:.2f} s",
+                cold_start(entry),
                 f"{entry.get('idle_cpu', 0):.1%}",
                 quality,
                 settings,
@@ -272,7 +277,7 @@ def environments_table(result: dict[str, Any]) -> list[str]:
             entry["cold_start_seconds"]
             for model in result["models"].values()
             for peer, entry in running(model).items()
-            if environment_of(peer) == name
+            if environment_of(peer) == name and "cold_start_seconds" in entry
         ][:1]
         rows.append(
             [
