@@ -111,7 +111,7 @@ def open_auto(
         warnings.warn(
             f"there is an NVIDIA GPU here, and the CPU is used: {reason} (device='cpu' says nothing)",
             DeviceWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     return open_cpu(folder, manifest, precision, threads, mode)
 
