@@ -112,14 +112,14 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             Path(folder) / fp32.files[0].name,
             write,
             max_tokens=job.settings.max_tokens,
+            prefix=job.settings.prompts.get(job.settings.default_prompt or "", ""),
+            cls=job.settings.pooling != "mean",
             floor=job.int8_floor,
             say=job.say,
         )
-    kind = job.checkpoint.architecture.kind
-    measure = "mean cosine" if kind == "encoder" else "correlation of scores"
     job.settings.choices.append(
-        Choice("int8", settled.in_fp32, f"matrices left in fp32; {measure} to the fp32 graph {settled.quality:.5f} on "
-               f"{settled.texts} texts, floor {job.int8_floor}")
+        Choice("int8", settled.in_fp32, f"matrices left in fp32: so the floor of {job.int8_floor} is reached, with "
+               f"{settled}")
     )  # fmt: skip
     return replace(entry[0], floor=job.int8_floor)
 
@@ -156,15 +156,15 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
 
 
 def check_targets(names: Iterable[str]) -> list[str]:
-    """The names, each once, in the order given.
+    """The names, each once, in the order of `TARGETS`: a device's first graph is the one that `precision="auto"` takes.
 
     Raises:
         InvalidOptionError: a name is unknown, or there is none.
     """
-    wanted = list(dict.fromkeys(names))
-    for name in wanted:
+    asked = set(names)
+    for name in sorted(asked):
         if name not in TARGETS:
             raise InvalidOptionError(f"unknown target {name!r}: use {', '.join(TARGETS)}")
-    if not wanted:
+    if not asked:
         raise InvalidOptionError(f"no target was asked for: use {', '.join(TARGETS)}")
-    return wanted
+    return [name for name in TARGETS if name in asked]

@@ -121,6 +121,7 @@ def _graph(folder: Path, manifest: Manifest, target: str, precision: str) -> Gra
     if graph is None:
         have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
         raise DeviceUnavailableError(
-            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have})"
+            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have}); "
+            "`bgert export` writes the graphs that --target names: `bgert export --help` lists them"
         )
     return graph
