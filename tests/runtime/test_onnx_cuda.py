@@ -6,6 +6,7 @@ What no GPU has run is what the stand-ins stand for: the kernels, and that CUDA 
 import gc
 import multiprocessing
 import threading
+import time
 import warnings
 import weakref
 
@@ -30,6 +31,7 @@ from bgert.errors import (
 from bgert.model_folder import Manifest
 from bgert_export import export
 from fake_cuda import FakeCudart, FakeOnnxRuntime
+from packed_reference import PackedReference, feeds_of
 
 VOCABULARY = 120
 
@@ -45,6 +47,19 @@ def folder(write_model, sentence_transformers_files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cpu(folder):
     return OnnxCpuBackend(folder, Manifest.read(folder).graph("cpu"), threads=1, mode="throughput")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """Rows of a batch, each text by itself, from the same evaluator and past the backend."""
+    names = Manifest.read(folder).graph("cuda").inputs
+    reference = PackedReference(folder / "cuda-fp16.onnx", "rounded")
+
+    def rows(batch):
+        ids = np.split(batch.input_ids, batch.cu_seqlens[1:-1])
+        return np.concatenate([reference.run(feeds_of(names, [text]))[:1] for text in ids])
+
+    return rows
 
 
 @pytest.fixture
@@ -79,22 +94,37 @@ def batch_of(rng, lengths):
     return PackedBatch(ids, cuts, np.zeros_like(ids))
 
 
+def settled(cudart):
+    """Whether everything is given back within some seconds, by the device's own thread."""
+    stop = time.monotonic() + 20
+    while time.monotonic() < stop:
+        if not (cudart.live or cudart.streams or cudart.events):
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def close_to(found, expected):
-    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
-    return found.shape == expected.shape and found.dtype == np.float32 and cosine.min() > 0.9999
+    """Up to some roundings to float16; rows of different texts are ten times as far from each other."""
+    return found.shape == expected.shape and found.dtype == np.float32 and np.abs(found - expected).max() < 4e-3
 
 
-def test_rows_are_those_of_the_cpu(open_backend, cpu, rng):
+def test_rows_are_those_of_the_cpu(open_backend, cpu, alone, rng):
     backend = open_backend()
     assert backend.info.device == "cuda:0"
     assert backend.info.precision == "fp16"
     assert backend.info.engine == "onnxruntime-gpu 1.31.1"
     for texts in (1, 2, 3, 5, 5, 1):
         batch = draw_batch(rng, texts)
-        assert close_to(backend.run(batch), cpu.run(batch))
+        found = backend.run(batch)
+        assert (found * cpu.run(batch)).sum(1).min() > 0.9995
+        expected = alone(batch)
+        assert close_to(found, expected)
+        for number in range(1, texts):
+            assert np.abs(np.roll(expected, number, axis=0) - expected).max(axis=1).min() > 0.01
 
 
-def test_many_threads_share_the_ring(open_backend, cpu, rng):
+def test_many_threads_share_the_ring(open_backend, alone, rng):
     """Nothing is done before it is waited for, so a slot used again too early would give another batch's numbers."""
     backend = open_backend(graphs=True)
     batches = [draw_batch(rng, rng.randint(1, 5)) for _ in range(40)]
@@ -116,7 +146,7 @@ def test_many_threads_share_the_ring(open_backend, cpu, rng):
     for thread in threads:
         thread.join()
     for rows, batch in zip(found, batches, strict=True):
-        assert close_to(rows, cpu.run(batch))
+        assert close_to(rows, alone(batch))
     assert {graph >= 0 for _, _, graph in backend.fake.runs} == {True, False}
 
 
@@ -158,12 +188,12 @@ def test_the_next_batch_is_launched_while_one_computes(open_backend, cudart, rng
     assert all(row is not None for row in rows)
 
 
-def test_small_batches_use_cuda_graphs(open_backend, cpu, rng):
+def test_small_batches_use_cuda_graphs(open_backend, alone, rng):
     backend = open_backend(graphs=True)
     ids = []
     for lengths in ([10], [60], [3, 5, 2], [12] * 9, [7]):
         batch = batch_of(rng, lengths)
-        assert close_to(backend.run(batch), cpu.run(batch))
+        assert close_to(backend.run(batch), alone(batch))
         ids.append(backend.fake.runs[-1][2])
     assert min(ids) >= 1
     assert len(set(ids)) == 4
@@ -172,18 +202,18 @@ def test_small_batches_use_cuda_graphs(open_backend, cpu, rng):
     assert backend.fake.runs[-1][2] == -1
 
 
-def test_a_small_batch_does_not_wait_for_another(open_backend, cpu, rng):
+def test_a_small_batch_does_not_wait_for_another(open_backend, alone, rng):
     backend = open_backend(graphs=True)
     taken = backend._graph_slot.get()
     batch = draw_batch(rng, 1, 10)
-    assert close_to(backend.run(batch), cpu.run(batch))
+    assert close_to(backend.run(batch), alone(batch))
     assert backend.fake.runs[-1][2] == -1
     backend._graph_slot.put(taken)
     backend.run(batch)
     assert backend.fake.runs[-1][2] >= 1
 
 
-def test_graphs_that_cannot_be_captured_are_said_and_left(open_backend, cudart, cpu, rng):
+def test_graphs_that_cannot_be_captured_are_said_and_left(open_backend, cudart, alone, rng):
     fake = FakeOnnxRuntime(
         cudart, capture_error="CUDA failure 900: operation not permitted when stream is capturing ; x"
     )
@@ -191,7 +221,7 @@ def test_graphs_that_cannot_be_captured_are_said_and_left(open_backend, cudart, 
         backend = open_backend(fake, graphs=True)
     assert fake.sessions[-1].given["enable_cuda_graph"] == "0"
     batch = draw_batch(rng, 1, 10)
-    assert close_to(backend.run(batch), cpu.run(batch))
+    assert close_to(backend.run(batch), alone(batch))
 
 
 def test_capturing_waits_for_running_batches_and_holds_new_ones():
@@ -232,30 +262,30 @@ def test_nothing_grows_over_mixed_batches(open_backend, cudart, rng):
     assert backend._graph_slot.qsize() == 1
 
 
-def test_a_batch_beyond_the_budget_is_split(open_backend, cpu, rng):
+def test_a_batch_beyond_the_budget_is_split(open_backend, alone, rng):
     backend = open_backend()
     for batch in (draw_batch(rng, 40), draw_batch(rng, 300, 2)):
-        assert close_to(backend.run(batch), cpu.run(batch))
+        assert close_to(backend.run(batch), alone(batch))
     assert len(backend.fake.runs) > 2
     assert max(tokens for _, tokens, _ in backend.fake.runs) <= 272
 
 
-def test_out_of_memory_splits_and_goes_on(open_backend, cudart, cpu, rng):
+def test_out_of_memory_splits_and_goes_on(open_backend, cudart, alone, rng):
     backend = open_backend()
     backend.fake.fit_tokens = 100
-    batch = draw_batch(rng, 6, 40)
+    batch = batch_of(rng, [40, 39, 35, 30, 20, 6])
     with pytest.warns(DeviceWarning, match="at most .* tokens from now on"):
         rows = backend.run(batch)
-    assert close_to(rows, cpu.run(batch))
+    assert close_to(rows, alone(batch))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backend.fake.runs.clear()
-        batch = draw_batch(rng, 8, 30)
-        assert close_to(backend.run(batch), cpu.run(batch))
+        batch = batch_of(rng, [30, 28, 20, 20, 15, 9, 4, 2])
+        assert close_to(backend.run(batch), alone(batch))
     assert backend._ring.qsize() == onnx_cuda.RING
 
 
-def test_a_single_text_that_does_not_fit(open_backend, cpu, rng):
+def test_a_single_text_that_does_not_fit(open_backend, alone, rng):
     backend = open_backend()
     backend.fake.fit_tokens = 20
     cuts = np.array([0, 50], np.int32)
@@ -265,7 +295,7 @@ def test_a_single_text_that_does_not_fit(open_backend, cpu, rng):
     assert issubclass(DeviceMemoryError, MemoryError)
     backend.fake.fit_tokens = None
     batch = draw_batch(rng, 2, 20)
-    assert close_to(backend.run(batch), cpu.run(batch))
+    assert close_to(backend.run(batch), alone(batch))
 
 
 def test_opening_takes_the_budget_that_fits(open_backend, cudart):
@@ -281,8 +311,7 @@ def test_a_model_that_does_not_fit(folder, open_backend, cudart):
         DeviceMemoryError, match=r"cuda-fp16.onnx does not fit on cuda:0, where .* of 10,000 bytes are free"
     ):
         open_backend()
-    assert cudart.live == {}
-    assert cudart.streams == {}
+    assert settled(cudart)
 
 
 @pytest.mark.parametrize("calls", range(9))
@@ -293,7 +322,7 @@ def test_memory_that_ends_while_opening_is_given_back(open_backend, cudart, call
         return
     with pytest.raises(DeviceMemoryError):
         open_backend()
-    assert (cudart.live, cudart.streams, cudart.events) == ({}, {}, {})
+    assert settled(cudart)
 
 
 def test_a_lost_device(open_backend, rng):
@@ -314,7 +343,7 @@ def test_a_device_that_is_lost_while_it_is_waited_for(open_backend, cudart, rng)
 
 
 @pytest.mark.parametrize("call", ["upload", "run", "download"])
-def test_any_other_failure_leaves_the_backend_whole(open_backend, cpu, cudart, rng, call):
+def test_any_other_failure_leaves_the_backend_whole(open_backend, alone, cudart, rng, call):
     """Work that was queued before the failure reads the slot: it must be past before the slot is filled again."""
     backend = open_backend()
     batches = [draw_batch(rng, texts) for texts in (7, 3, 1, 5, 2, 6)]
@@ -327,14 +356,14 @@ def test_any_other_failure_leaves_the_backend_whole(open_backend, cpu, cudart, r
     with pytest.raises(EngineError, match=words):
         backend.run(batches[0])
     for batch in batches[1:]:
-        assert close_to(backend.run(batch), cpu.run(batch))
+        assert close_to(backend.run(batch), alone(batch))
     assert backend._ring.qsize() == onnx_cuda.RING - len(others)
 
 
 def test_the_cpu_provider_is_never_taken_instead(open_backend, cudart):
     with pytest.raises(DeviceUnavailableError, match="would use the CPU instead"):
         open_backend(FakeOnnxRuntime(cudart, providers=()))
-    assert cudart.live == {}
+    assert settled(cudart)
 
 
 def test_memory_limit(open_backend, folder):
@@ -373,11 +402,27 @@ def test_a_dropped_backend_gives_everything_back(open_backend, cudart, rng):
     del backend
     gc.collect()
     assert gone() is None
-    launcher.shutdown(wait=True)
+    launcher.join(20)
     assert (cudart.live, cudart.streams, cudart.events) == ({}, {}, {})
 
 
-def test_devices_work_side_by_side_and_rows_keep_their_order(folder, open_backend, cudart, cpu, rng, monkeypatch):
+def test_a_backend_may_be_dropped_in_the_middle_of_anything(open_backend, cudart, rng):
+    """The collector may run inside a submit; what it then does must take no lock that is held there."""
+    for _ in range(4):
+        backend = open_backend()
+        backend.itself = backend  # a cycle, which only the collector frees
+        del backend
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        kept = open_backend()
+        kept.run(draw_batch(rng, 2))
+    finally:
+        gc.set_threshold(*threshold)
+    kept._launcher.submit(int).result(20)
+
+
+def test_devices_work_side_by_side_and_rows_keep_their_order(folder, open_backend, cudart, alone, rng, monkeypatch):
     fake = FakeOnnxRuntime(cudart)
     backends = [open_backend(fake, device=number) for number in (0, 1)]
     pool = DevicePool(backends)
@@ -386,6 +431,7 @@ def test_devices_work_side_by_side_and_rows_keep_their_order(folder, open_backen
     texts = [
         " ".join(rng.choice(["copy", "file", "the", "text"]) for _ in range(rng.randint(1, 50))) for _ in range(90)
     ]
+    encoder._runner.backend = backends[0]
     expected = encoder.encode(texts)
     encoder._runner.backend = pool
     found = encoder.encode(texts)

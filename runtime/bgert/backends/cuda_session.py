@@ -230,17 +230,18 @@ class CudaSession:
         return EngineError(f"onnxruntime-gpu {self._ort.__version__} failed on {self._path}: {text}")
 
     def close(self) -> None:
-        """Wait for the device and free everything on it."""
+        """Wait for the device and free everything on it; a lost device has nothing left to free."""
         try:
             if self.lost is None:
                 self._settle()
-            self._session = None
-            for slot in self._slots:
-                slot.close()
-            for stream in (self._upload, self._compute, self._download):
-                stream.close()
-        except EngineError:  # a lost device has nothing left to free
-            self._session = None
+                self._session = None
+                for slot in self._slots:
+                    slot.close()
+                for stream in (self._upload, self._compute, self._download):
+                    stream.close()
+        except EngineError as error:
+            self.translated(error)
+        self._session = None
 
     def _settle(self) -> None:
         for stream in (self._upload, self._compute, self._download):

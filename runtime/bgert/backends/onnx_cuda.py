@@ -12,8 +12,8 @@ import queue
 import threading
 import warnings
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from bgert.backends import BackendInfo, cuda_check
 from bgert.backends.cuda_memory import CudaRuntime
 from bgert.backends.cuda_session import CudaSession
+from bgert.backends.device_thread import DeviceThread
 from bgert.backends.packed_layout import InputPlan, bucket_of, fit
 from bgert.batching import slice_batch
 from bgert.errors import (
@@ -148,12 +149,14 @@ class OnnxCudaBackend:
             ) from None
         self._max_tokens = max_tokens
         self._pid = os.getpid()
-        self._launcher = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-launcher")
-        self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"bgert-cuda{device}-waiter")
+        self._launcher = DeviceThread(f"bgert-cuda{device}-launcher")
+        self._waiter = DeviceThread(f"bgert-cuda{device}-waiter")
         self._ring: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._graph_slot: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        finalizer = weakref.finalize(self, _release, None, self._launcher, self._waiter, self._pid)
+        finalizer.atexit = False  # the process gives everything back by ending
         try:
-            opening = self._launcher.submit(
+            opening = partial(
                 CudaSession,
                 onnxruntime,
                 cuda,
@@ -166,16 +169,16 @@ class OnnxCudaBackend:
                 ring=RING,
                 memory_limit=memory_limit,
             )
-            self._session = opening.result()
+            self._session = self._launcher.submit(opening).result()
+            finalizer.detach()
             finalizer = weakref.finalize(self, _release, self._session, self._launcher, self._waiter, self._pid)
-            finalizer.atexit = False  # the process gives everything back by ending
+            finalizer.atexit = False
             self._waiter.submit(cuda.set_device, device).result()
             self._most_tokens = max(token_budget, max_tokens)
             with _CAPTURES.capturing():
                 self._start(graphs)
         except BaseException:
-            self._launcher.shutdown(wait=False)
-            self._waiter.shutdown(wait=False)
+            finalizer()
             raise
         self.info = BackendInfo(
             device=f"cuda:{device}",
@@ -287,9 +290,11 @@ class OnnxCudaBackend:
         warnings.warn(f"{self._session.name}: {what}", DeviceWarning, stacklevel=4)
 
 
-def _release(session: CudaSession, launcher: ThreadPoolExecutor, waiter: ThreadPoolExecutor, pid: int) -> None:
-    if os.getpid() != pid:
-        return  # a forked child: the device's memory and threads belong to the parent
-    launcher.submit(session.close)
-    launcher.shutdown(wait=False)
-    waiter.shutdown(wait=False)
+def _release(session: CudaSession | None, launcher: DeviceThread, waiter: DeviceThread, pid: int) -> None:
+    if os.getpid() == pid:  # in a forked child the threads are gone, and the memory is the parent's
+        waiter.end(_nothing)
+        launcher.end(_nothing if session is None else session.close)
+
+
+def _nothing() -> None:
+    pass
