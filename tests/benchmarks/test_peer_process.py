@@ -77,9 +77,14 @@ def test_an_adapter_that_cannot_be_imported_is_told(log):
 
 def test_a_waiting_peer_sleeps(start):
     process = start()
-    before = process.cpu_seconds()
-    time.sleep(0.3)
-    assert process.cpu_seconds() - before <= 0.02
+    used = []
+    for _ in range(10):  # it may still be starting up
+        before = process.cpu_seconds()
+        time.sleep(0.3)
+        used.append(process.cpu_seconds() - before)
+        if used[-1] <= 0.02:
+            return
+    pytest.fail(f"CPU seconds in each 0.3 s: {used}")
 
 
 def test_cold_start_counts_from_the_start_of_the_process(adapter, log, tmp_path):
