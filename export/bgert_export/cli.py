@@ -1,4 +1,4 @@
-"""`bgert export` and `bgert verify`. Nothing heavy is imported until a command runs."""
+"""`bgert export`, `bgert verify` and `bgert build`. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["add_parsers"]
 
 
 def add_parsers(commands: Any) -> None:
-    """Register both commands with the result of `ArgumentParser.add_subparsers`."""
+    """Register the commands with the result of `ArgumentParser.add_subparsers`."""
     export = commands.add_parser(
         "export",
         help="checkpoint to model folder, proved equal to PyTorch",
@@ -41,7 +41,7 @@ def add_parsers(commands: Any) -> None:
         action="append",
         dest="targets",
         metavar="NAME",
-        help="graph to write: cpu (default), cpu-bf16, cpu-int8, cuda; repeatable",
+        help="graph to write: cpu (default), cpu-bf16, cpu-int8, cuda, tensorrt, tensorrt-bf16; repeatable",
     )
     export.add_argument(
         "--int8-floor",
@@ -68,7 +68,27 @@ def add_parsers(commands: Any) -> None:
         metavar="FILE",
         help=".txt (a text a line; for rerankers query, tab, document) or .jsonl; instead of the built-in texts",
     )
+    verify.add_argument("--device", default="cpu", help="cpu, or tensorrt for the engine that `bgert build` made")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
+
+    build = commands.add_parser(
+        "build",
+        help="TensorRT engine of a model folder, for the GPU of this machine",
+        description="Build the TensorRT engine of a model folder for the GPU of this machine and keep it in the cache.",
+        epilog="example: bgert build bge-small-en --lengths sample.txt --tokens-per-batch 16384",
+    )
+    build.set_defaults(run=run_build)
+    build.add_argument("folder", help="model folder, exported with --target tensorrt")
+    build.add_argument("--precision", help="fp16 or bf16 (default: the folder's first TensorRT graph)")
+    build.add_argument("--buckets", metavar="N,N,...", help="lengths to build for (default: 32, 64, 128, ...)")
+    build.add_argument("--lengths", metavar="FILE", help="texts like yours, to choose the lengths by: least padding")
+    build.add_argument("--tokens-per-batch", type=int, default=8192, metavar="N", help="default: 8192")
+    build.add_argument("--workspace", type=int, metavar="MB", help="memory that a kernel may use (default: no limit)")
+    build.add_argument("--level", type=int, default=3, metavar="0-5", help="TensorRT's optimisation level (default: 3)")
+    build.add_argument("--lean", action="store_true", help="for the lean runtime, and later versions of it; slower")
+    build.add_argument("--require-fused", action="store_true", help="fail where attention was not fused")
+    build.add_argument("--force", action="store_true", help="build even where the cache has this engine")
+    build.add_argument("--dry-run", action="store_true", help="print profiles and memory; needs no GPU")
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -95,6 +115,8 @@ def run_export(args: argparse.Namespace) -> int:
     unproved = [f"{graph.target} {graph.precision}" for graph in manifest.graphs if graph.parity is None]
     verdict = f"not verified: {', '.join(unproved)}" if unproved else "verified"
     print(f"{args.output}: {manifest.kind}, {size:.0f} MB, {verdict}")
+    if any(graph.target == "tensorrt" for graph in manifest.graphs):
+        print(f"next, on the machine with the GPU: bgert build {args.output}")
     return 0
 
 
@@ -107,6 +129,7 @@ def run_verify(args: argparse.Namespace) -> int:
         args.against,
         revision=args.revision,
         texts_file=args.texts,
+        device=args.device,
         progress=None if args.json else _say,
     )
     passed = all(report.passed for report in reports)
@@ -116,6 +139,49 @@ def run_verify(args: argparse.Namespace) -> int:
         for report in reports:
             print(report.summary())
     return 0 if passed else 1
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Build, saying on stderr what happens, or print what would be built."""
+    from pathlib import Path
+
+    from bgert.errors import InvalidOptionError
+    from bgert_export.buckets import device_bytes
+    from bgert_export.engine import BuildOptions, build_engine, plan_profiles
+
+    try:
+        buckets = [int(part) for part in args.buckets.split(",")] if args.buckets is not None else None
+    except ValueError:
+        raise InvalidOptionError(f"--buckets is {args.buckets!r}: use lengths, as 32,64,128") from None
+    if args.workspace is not None and args.workspace < 1:
+        raise InvalidOptionError(f"--workspace is {args.workspace}: use megabytes from 1")
+    options = BuildOptions(
+        precision=args.precision,
+        buckets=buckets,
+        lengths_file=args.lengths,
+        tokens_per_batch=args.tokens_per_batch,
+        workspace=None if args.workspace is None else args.workspace << 20,
+        level=args.level,
+        lean=args.lean,
+        require_fused=args.require_fused,
+        force=args.force,
+    )
+    folder = Path(args.folder)
+    if args.dry_run:
+        manifest, graph, profiles = plan_profiles(folder, options)
+        weights = sum(entry.size for entry in graph.files) / 1e6
+        print(f"{graph.target} {graph.precision}: weights {weights:.0f} MB, estimates for activations:")
+        for profile in profiles:
+            size = {name: value / 1e6 for name, value in device_bytes(manifest.architecture, profile).items()}
+            print(
+                f"length {profile.length:>5}, 1 to {profile.texts:>3} texts: inputs {size['inputs']:.1f} MB, "
+                f"activations {size['fused']:.0f} MB ({size['unfused']:.0f} MB if attention is not fused)"
+            )
+        return 0
+    with _signals_unwind():
+        record = build_engine(folder, options, _say)
+    print(f"{record.plan}: {record.size / 1e6:.0f} MB, built in {record.seconds:g} s")
+    return 0
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ __all__ = [
     "DestinationError",
     "DownloadError",
     "ExtraNotInstalledError",
+    "GraphRuleError",
     "QuantizationError",
     "UndecidedError",
     "UnsupportedCheckpointError",
@@ -51,3 +52,7 @@ class QuantizationError(BgertError, ArithmeticError):
 
 class VerificationError(BgertError, ArithmeticError):
     """The exported graph does not compute what the PyTorch checkpoint computes."""
+
+
+class GraphRuleError(BgertError, ValueError):
+    """A written graph breaks a rule by which its engine reads and fuses it: a defect of bgert, please report it."""

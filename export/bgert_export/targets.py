@@ -12,7 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
-from bgert_export.graphs import cpu, cuda
+from bgert_export.graphs import cpu, cuda, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
@@ -67,6 +67,33 @@ def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry
     )
 
 
+def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
+    network, settings = job.checkpoint.network, job.settings
+    version = bgert.__version__
+    if settings.pooling is None:
+        written = tensorrt.write_reranker(network, job.folder, precision=precision, version=version)
+    else:
+        written = tensorrt.write_encoder(
+            network,
+            job.folder,
+            precision=precision,
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            version=version,
+        )
+    return GraphEntry(
+        target="tensorrt",
+        precision=precision,
+        files=[FileEntry.of(job.folder, name) for name in written.files],
+        inputs=written.inputs,
+        output=written.output,
+        opset=dict(tensorrt.OPSET),
+        ir_version=tensorrt.IR_VERSION,
+        minimum_engine=tensorrt.MINIMUM_ENGINE,
+        parity=None,
+    )
+
+
 def _write_cpu_int8(job: Job) -> GraphEntry:
     from bgert_export.quantize import quantize
 
@@ -85,14 +112,14 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             Path(folder) / fp32.files[0].name,
             write,
             max_tokens=job.settings.max_tokens,
+            prefix=job.settings.prompts.get(job.settings.default_prompt or "", ""),
+            cls=job.settings.pooling != "mean",
             floor=job.int8_floor,
             say=job.say,
         )
-    kind = job.checkpoint.architecture.kind
-    measure = "mean cosine" if kind == "encoder" else "correlation of scores"
     job.settings.choices.append(
-        Choice("int8", settled.in_fp32, f"matrices left in fp32; {measure} to the fp32 graph {settled.quality:.5f} on "
-               f"{settled.texts} texts, floor {job.int8_floor}")
+        Choice("int8", settled.in_fp32, f"matrices left in fp32: so the floor of {job.int8_floor} is reached, with "
+               f"{settled}")
     )  # fmt: skip
     return replace(entry[0], floor=job.int8_floor)
 
@@ -123,19 +150,21 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
     "cpu-int8": _write_cpu_int8,
     "cuda": _write_cuda,
+    "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
+    "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
 }
 
 
 def check_targets(names: Iterable[str]) -> list[str]:
-    """The names, each once, in the order given.
+    """The names, each once, in the order of `TARGETS`: a device's first graph is the one that `precision="auto"` takes.
 
     Raises:
         InvalidOptionError: a name is unknown, or there is none.
     """
-    wanted = list(dict.fromkeys(names))
-    for name in wanted:
+    asked = set(names)
+    for name in sorted(asked):
         if name not in TARGETS:
             raise InvalidOptionError(f"unknown target {name!r}: use {', '.join(TARGETS)}")
-    if not wanted:
+    if not asked:
         raise InvalidOptionError(f"no target was asked for: use {', '.join(TARGETS)}")
-    return wanted
+    return [name for name in TARGETS if name in asked]

@@ -7,7 +7,7 @@ released before the engine loads, so both never are in memory together.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,14 @@ from bgert.model_folder import Manifest, Parity
 from bgert_export import verification_texts as built_in
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.torch_reference import TorchReference, require_torch
+from bgert_export.verification_groups import Group, built_in_groups, file_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from bgert.model_folder import GraphEntry
-    from bgert_export.torch_reference import Tokens
 
     Array = NDArray[np.float32]
     Progress = Callable[[str], None]
@@ -51,9 +51,10 @@ class Tolerance:
 TOLERANCES = {
     ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
     ("reranker", "fp32"): Tolerance(1e-4),
-    ("encoder", "bf16"): Tolerance(5e-2, 0.999),
+    # Of every value rounded to 16 bits where the graph says; cosine is the bound that matters.
     ("encoder", "fp16"): Tolerance(2e-2, 0.9995, mean_cosine=0.9999),
     ("reranker", "fp16"): Tolerance(2e-2, order_gap=2e-2),
+    ("encoder", "bf16"): Tolerance(5e-2, 0.999),
     ("reranker", "bf16"): Tolerance(0.25, order_gap=0.25),
 }
 
@@ -101,16 +102,24 @@ def verify_against(
     *,
     revision: str | None = None,
     texts_file: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
+
+    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
+    through the engine that `bgert build` made, and other graphs are left out.
 
     Raises:
         DeviceUnavailableError: no graph runs here.
         BgertError: either side cannot be loaded, or the text file cannot be read.
     """
     require_torch()
+    if device not in ("cpu", "tensorrt"):
+        raise InvalidOptionError(f"unknown device {device!r}: use cpu or tensorrt")
     manifest = Manifest.read(folder)
+    if device == "tensorrt" and manifest.graph("tensorrt") is None:
+        raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
     checkpoint = Checkpoint.open(source)
     architecture = checkpoint.architecture
@@ -118,8 +127,12 @@ def verify_against(
         manifest.dimensions not in (None, architecture.hidden_size)
     ):
         raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
-    groups = _file_groups(manifest, texts_file) if texts_file else _built_in_groups(manifest)
-    reports = _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress)
+    groups = (
+        file_groups(manifest.kind, manifest.max_tokens, texts_file)
+        if texts_file
+        else built_in_groups(manifest.kind, manifest.max_tokens)
+    )
+    reports = _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
     if not reports:
         raise DeviceUnavailableError(f"none of the graphs of {folder} runs here, so nothing was compared")
     return reports
@@ -131,80 +144,17 @@ def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | Non
     A graph for a device that is not here has no report.
     """
     manifest = Manifest.read(folder)
-    return _compare(folder, manifest, checkpoint, _built_in_groups(manifest), None, progress)
-
-
-@dataclass
-class _Group:
-    """Inputs that run together."""
-
-    name: str
-    texts: list[str]
-    max_length: int
-    second: list[str] | None = None
-    """Documents, for pairs."""
-    one_batch: bool = False
-    """Run as one batch in this order, instead of in batches of the runtime's choice."""
-    inputs: list[Tokens] = field(default_factory=list)
-    expected: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
-
-
-def _built_in_groups(manifest: Manifest) -> list[_Group]:
-    most = manifest.max_tokens
-    if manifest.kind == "reranker":
-        groups = [
-            _Group(f"query {number}", [query] * len(documents), most, documents)
-            for number, (query, documents) in enumerate(built_in.pairs())
-        ]
-        # The same pairs in one batch, where padding would be most of the work.
-        mixed = [(query, document) for query, documents in built_in.pairs() for document in documents[-4:]]
-        queries, documents = ([pair[side] for pair in mixed] for side in (0, 1))
-        groups.append(_Group("uneven batch", queries, most, documents, one_batch=True))
-        least = 6
-        long = built_in.long_text()
-        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(most, least)]
-        return groups + [_Group(f"length {n}", [query], n, [document]) for query, document, n in ladder]
-    groups = [_Group("mixed texts", built_in.mixed(), most)]
-    groups += [
-        _Group(f"uneven batch {number}", texts, most, one_batch=True)
-        for number, texts in enumerate(built_in.adversarial())
-    ]
-    words = built_in.long_text().split()
-    for number, n in enumerate(built_in.ladder_lengths(most)):
-        # One at a time, each with other words; two tokens are the special ones alone.
-        text = " ".join(words[number:]) if n > 2 else ""
-        groups.append(_Group(f"length {n}", [text], max(n, 3)))
-    return groups
-
-
-def _file_groups(manifest: Manifest, name: str) -> list[_Group]:
-    from bgert.text_files import read_texts
-
-    lines = list(read_texts(name))
-    if not lines:
-        raise InvalidOptionError(f"{name} holds no texts")
-    if manifest.kind == "encoder":
-        return [_Group("texts", lines, manifest.max_tokens)]
-    split = [line.split("\t", 1) for line in lines]
-    for number, parts in enumerate(split, 1):
-        if len(parts) != 2:
-            raise InvalidOptionError(f"{name}: line {number} has no tab between query and document")
-    by_query: dict[str, list[str]] = {}
-    for query, document in split:
-        by_query.setdefault(query, []).append(document)
-    return [
-        _Group(f"query {number}", [query] * len(documents), manifest.max_tokens, documents)
-        for number, (query, documents) in enumerate(by_query.items())
-    ]
+    return _compare(folder, manifest, checkpoint, built_in_groups(manifest.kind, manifest.max_tokens), None, progress)
 
 
 def _compare(
     folder: Path,
     manifest: Manifest,
     checkpoint: Checkpoint,
-    groups: list[_Group],
+    groups: list[Group],
     texts_file: str | None,
     progress: Progress | None,
+    device: str = "cpu",
 ) -> list[Report]:
     prefix = manifest.prompts.get(manifest.default_prompt or "", "")
     count = sum(len(group.texts) for group in groups)
@@ -228,29 +178,34 @@ def _compare(
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:
+        if device == "tensorrt" and graph.target != device:
+            continue
         if progress is not None:
             progress(f"verifying: {graph.target} {graph.precision} on the same")
+        failures = list(differences)
         try:
-            report = _compare_graph(folder, manifest, graph, groups, prefix, described, corpus)
+            for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
+                report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
+                failures += report.failures
         except (DeviceUnavailableError, EngineNotInstalledError) as error:
-            if graph.target == "cpu":
+            if graph.target != "cuda":
                 raise
             if progress is not None:
                 progress(f"{graph.target} {graph.precision}: NOT verified, because it does not run here: {error}")
             continue
-        report.failures[:0] = differences
+        report.failures = failures
         report.passed = not report.failures
         reports.append(report)
     return reports
 
 
-def _token_differences(folder: Path, groups: list[_Group], prefix: str) -> list[str]:
+def _token_differences(folder: Path, groups: list[Group], prefix: str) -> list[str]:
     from bgert.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_folder(folder)
     wrong: list[tuple[str, str]] = []
     for group in groups:
-        batch = _encode(tokenizer, group, prefix)
+        batch = group.encode(tokenizer, prefix)
         for number, (first, last) in enumerate(zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False)):
             expected = group.inputs[number]
             same = np.array_equal(batch.ids[first:last], expected.ids)
@@ -264,24 +219,16 @@ def _token_differences(folder: Path, groups: list[_Group], prefix: str) -> list[
     return [f"token ids of {len(wrong)} inputs differ from transformers', first in {name}: {_short(text)}"]
 
 
-def _encode(tokenizer: Any, group: _Group, prefix: str) -> Any:
-    texts = [prefix + text for text in group.texts]
-    if group.second is None:
-        return tokenizer.encode_batch(texts, max_length=group.max_length)
-    return tokenizer.encode_batch(texts, group.second, max_length=group.max_length)
-
-
 def _compare_graph(
-    folder: Path,
     manifest: Manifest,
     graph: GraphEntry,
-    groups: list[_Group],
-    prefix: str,
+    groups: list[Group],
+    found: list[Array],
+    engine: str,
     described: str,
     corpus: str,
 ) -> Report:
     tolerance = _tolerance(manifest.kind, graph)
-    found, engine = _run_groups(folder, manifest, graph, groups, prefix)
     errors, cosines = [], []
     worst = (-1.0, "", "")
     agreed: list[bool] = []
@@ -329,8 +276,33 @@ def _compare_graph(
     return Report(graph.target, graph.precision, not failures, failures, parity, tolerance)
 
 
+def _outputs(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str, device: str
+) -> Iterator[tuple[list[Array], str]]:
+    """Outputs of every group and the engine that made them, once for each way of running the graph here.
+
+    The last way is the one that the report describes.
+    """
+    if graph.target in (device, "cuda"):
+        yield _run_groups(folder, manifest, graph, groups, prefix)
+        return
+    from bgert.batching import PackedBatch
+    from bgert.tokenizer import Tokenizer
+    from bgert_export.tensorrt_stand_in import StandIn
+
+    tokenizer = Tokenizer.from_folder(folder)
+    batches = []
+    for group in groups:
+        batch = group.encode(tokenizer, prefix)
+        batches.append(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+    for rounded in (False, True) if graph.precision == "fp16" else (True,):
+        engine = StandIn(folder, manifest, graph, rounded=rounded)
+        run = (engine.run if group.one_batch else engine.run_sorted for group in groups)
+        yield [each(batch) for each, batch in zip(run, batches, strict=True)], engine.engine
+
+
 def _run_groups(
-    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[_Group], prefix: str
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str
 ) -> tuple[list[Array], str]:
     """Outputs of every group, and the engine that made them."""
     from bgert.batching import PackedBatch
@@ -343,7 +315,7 @@ def _run_groups(
         warnings.simplefilter("ignore", TruncationWarning)
         for group in groups:
             if group.one_batch:
-                batch = _encode(model.tokenizer, group, prefix)
+                batch = group.encode(model.tokenizer, prefix)
                 rows = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
             elif group.second is None:
                 rows = model.encode(group.texts, max_length=group.max_length)

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgert.errors import InvalidOptionError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["PackedBatch", "Plan", "plan_batches"]
+__all__ = ["Bucket", "PackedBatch", "Plan", "bucket_rows", "plan_batches", "plan_buckets"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Plan:
     """intp[n]: caller's index of each text, longest text first; equal lengths stay in the caller's order."""
     cuts: list[int]
     """Batch k is `order[cuts[k]:cuts[k+1]]`; starts with 0 and ends with n."""
+    padding: int = 0
+    """Slots that the engine computes beside the tokens; 0 where it takes packed texts."""
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
@@ -64,6 +70,54 @@ def plan_batches(lengths: NDArray[np.int32], token_budget: int, max_texts: int =
         longest = max(int(lengths[order[start]]), 1)
         cuts.append(min(n, start + max(1, min(token_budget // longest, max_texts))))
     return Plan(order=order, cuts=cuts)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A shape that an engine was built for: texts padded to `length`, from one to `texts` of them."""
+
+    length: int
+    texts: int
+
+
+def bucket_rows(texts: int, most: int) -> int:
+    """Rows that a batch runs with: the next power of two, so that few shapes occur, and at most `most`."""
+    return min(1 << (texts - 1).bit_length(), most)
+
+
+def plan_buckets(lengths: NDArray[np.int32], buckets: Sequence[Bucket]) -> Plan:
+    """Sort by length, give each text the shortest bucket that holds it, and cut into what a bucket takes.
+
+    Rows that a batch would leave empty are filled with the longest texts of the next bucket: they cost nothing.
+
+    Args:
+        lengths: int32[n], tokens in each text.
+        buckets: by length, shortest first.
+
+    Raises:
+        InvalidOptionError: a text is longer than every bucket.
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    ordered = lengths[order]
+    n = len(order)
+    if n and ordered[0] > buckets[-1].length:
+        raise InvalidOptionError(
+            f"an input has {ordered[0]} tokens and the engine was built for {buckets[-1].length}: pass max_length="
+            f"{buckets[-1].length}, or build an engine for longer texts with `bgert build`"
+        )
+    sizes = [bucket.length for bucket in buckets]
+    number_of = np.searchsorted(sizes, ordered)
+    cuts = [0]
+    slots = 0
+    while cuts[-1] < n:
+        start = cuts[-1]
+        bucket = buckets[number_of[start]]
+        # The order is by length, longest first, and so are the bucket numbers.
+        own = int(np.searchsorted(-number_of[start:], -number_of[start], side="right"))
+        rows = bucket_rows(min(own, bucket.texts), bucket.texts)
+        cuts.append(min(n, start + rows))
+        slots += rows * bucket.length
+    return Plan(order=order, cuts=cuts, padding=slots - int(lengths.sum()))
 
 
 def reorder(batch: PackedBatch, order: NDArray[np.intp]) -> PackedBatch:

@@ -63,7 +63,8 @@ def bench(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vectors = {name: np.asarray(run()) for name, run in engines.items()}
-        tokens = engines["bgert"]().info.tokens
+        info = engines["bgert"]().info
+        tokens = info.tokens
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for number in range(rounds):
             order = list(engines) if number % 2 == 0 else list(reversed(engines))
@@ -74,6 +75,7 @@ def bench(
     result: dict[str, Any] = {
         "texts": texts,
         "tokens": tokens,
+        "padding": info.padding,
         "rounds": rounds,
         "threads": threads or available_cpus(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
@@ -123,6 +125,9 @@ def report(result: dict[str, Any]) -> str:
         f"{engine['description']}"
         for engine in result["engines"].values()
     ]
+    if result["padding"]:
+        share = 100 * result["tokens"] / (result["tokens"] + result["padding"])
+        lines.append(f"{share:.0f} % of the slots that bgert computed were tokens, the rest padding")
     if "speedup" in result:
         low, high = result["speedup_range"]
         lines.append(

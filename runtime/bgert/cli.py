@@ -122,7 +122,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> 
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:NUMBER or cuda:all")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
     parser.add_argument("--precision", default="auto", help="precision of the graph, as fp32")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all)")
 
@@ -160,7 +160,9 @@ def run_info(args: argparse.Namespace) -> int:
         parity = graph.parity
         verdict = "NOT VERIFIED"
         if parity is not None:
-            quality = f", min cosine {parity.min_cosine:.7f}" if parity.min_cosine is not None else ""
+            quality = ""
+            if parity.min_cosine is not None:
+                quality = f", cosine {parity.mean_cosine:.7f} in the mean, {parity.min_cosine:.7f} at least"
             verdict = f"{parity.count} inputs against {parity.reference}: max error {parity.max_abs_error:.1e}{quality}"
         lines.append((f"graph {graph.target} {graph.precision}", f"{size:.0f} MB, {graph.minimum_engine}; {verdict}"))
     lines += [(f"choice {choice.field}", f"{choice.value!r}: {choice.why}") for choice in manifest.choices]

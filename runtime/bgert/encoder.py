@@ -12,7 +12,6 @@ from bgert.results import Embeddings, convert, output_shape, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -23,52 +22,14 @@ __all__ = ["Encoder"]
 
 
 class Encoder(Model):
-    """An embedding model loaded from a folder that `bgert export` wrote.
+    """An embedding model loaded from a folder that `bgert export` wrote. Arguments and errors are those of `Model`."""
 
-    Args:
-        path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, or a list such as `["cuda:0", "cuda:2"]`. A device that
-            cannot run the model is an error. `auto` is the first GPU where there is one and the folder has a graph
-            for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
-        precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
-        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
-        mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts. A GPU
-            serves both at once.
-        gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
-        split_special_tokens: treat `[SEP]` and its like inside a text as plain text. By default they are what
-            they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
+    kind = "encoder"
 
-    Raises:
-        ModelNotFoundError: there is no such folder, here or on the hub.
-        ModelFolderError: the folder is not a model of this kind or version.
-        IntegrityError: a file was truncated or changed after export.
-        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
-        DeviceUnavailableError: the device is not there, or the folder has no graph for it.
-        DeviceMemoryError: the model does not fit on the device.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        device: str | Sequence[str] = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
-        mode: str = "throughput",
-        gpu_memory_limit: int | None = None,
-        split_special_tokens: bool = False,
-    ) -> None:
-        super().__init__(
-            path,
-            "encoder",
-            device=device,
-            precision=precision,
-            threads=threads,
-            mode=mode,
-            gpu_memory_limit=gpu_memory_limit,
-            split_special_tokens=split_special_tokens,
-        )
-        self.dimensions = self._runner.columns
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a vector."""
+        return self._runner.columns
 
     @overload
     def encode(
@@ -199,7 +160,7 @@ class Encoder(Model):
             rows = np.empty((len(window), columns), numpy_type)
             self._fill(rows, window, dimensions, dtype)
             warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
-            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens))
+            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
 
     def _encode(
         self,
@@ -215,7 +176,7 @@ class Encoder(Model):
         items = [texts] if isinstance(texts, str) else check_texts(texts)
         rows = np.empty((len(items), columns), numpy_type)
         truncated = np.zeros(len(items), np.bool_)
-        tokens, done = 0, 0
+        tokens, padding, done = 0, 0, 0
         with self._runner.progress(len(items), show_progress) as advance:
             windows = with_prompt(bounded(items, WINDOW), prefix)
             for window in self._runner.windows(windows, self._tokenize(max_length)):
@@ -223,9 +184,10 @@ class Encoder(Model):
                 self._fill(rows[done:stop], window, dimensions, dtype, advance)
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
+                padding += window.plan.padding
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
-        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens))
+        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens, padding))
 
     def _fill(
         self, rows: NDArray[Any], window: Window, dimensions: int | None, dtype: str, advance: Any = None

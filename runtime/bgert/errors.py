@@ -9,6 +9,7 @@ __all__ = [
     "DeviceUnavailableError",
     "DeviceWarning",
     "EngineError",
+    "EngineNotBuiltError",
     "EngineNotInstalledError",
     "IntegrityError",
     "InvalidOptionError",
@@ -54,6 +55,10 @@ class DeviceUnavailableError(BgertError, RuntimeError):
 
 class EngineError(BgertError, RuntimeError):
     """The engine failed while it ran the model; the message holds the engine's own."""
+
+
+class EngineNotBuiltError(BgertError, FileNotFoundError):
+    """There is no TensorRT engine of this model for this GPU, driver and TensorRT; `bgert build` makes one."""
 
 
 class DeviceMemoryError(EngineError, MemoryError):

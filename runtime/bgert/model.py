@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
@@ -31,24 +31,48 @@ CLASSES = {"encoder": "bgert.Encoder", "reranker": "bgert.Reranker"}
 
 
 class Model:
-    """A model folder with its tokenizer and a backend that runs it."""
+    """A model folder with its tokenizer and a backend that runs it: an Encoder or a Reranker.
+
+    Args:
+        path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or `tensorrt`. A
+            device that cannot run the model is an error. `auto` is the first GPU where there is one and the folder has
+            a CUDA graph for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
+        precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
+        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
+        mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
+            A GPU serves both at once.
+        gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
+        split_special_tokens: treat `[SEP]` and its like inside a text as plain text. By default they are what
+            they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
+
+    Raises:
+        ModelNotFoundError: there is no such folder, here or on the hub.
+        ModelFolderError: the folder is not a model of this kind or version.
+        IntegrityError: a file was truncated or changed after export.
+        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+        DeviceUnavailableError: the device is not there, or the folder has no graph for it.
+        DeviceMemoryError: the model does not fit on the device.
+    """
+
+    kind: ClassVar[str]
+    """`encoder` or `reranker`, as in a manifest."""
 
     def __init__(
         self,
         path: str | Path,
-        kind: str,
         *,
-        device: str | Sequence[str],
-        precision: str,
-        threads: int | None,
-        mode: str,
-        gpu_memory_limit: int | None,
-        split_special_tokens: bool,
+        device: str | Sequence[str] = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        mode: str = "throughput",
+        gpu_memory_limit: int | None = None,
+        split_special_tokens: bool = False,
     ) -> None:
         folder = locate(path)
         self.manifest = Manifest.read(folder)
-        columns = self.manifest.dimensions if kind == "encoder" else self.manifest.num_labels
-        if self.manifest.kind != kind or columns is None:
+        columns = self.manifest.dimensions if self.kind == "encoder" else self.manifest.num_labels
+        if self.manifest.kind != self.kind or columns is None:
             found = self.manifest.kind
             raise ModelFolderError(f"{folder} holds the model of a {found}: load it with {CLASSES[found]}")
         verify_files(folder, self.manifest.tokenizer_files)
@@ -82,9 +106,9 @@ class Model:
         """The library that runs the graph, with its version."""
         return self._runner.backend.info.engine
 
-    def run_info(self, truncated: NDArray[np.bool_], tokens: int) -> RunInfo:
+    def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int) -> RunInfo:
         """How a result came about, for its `info`."""
-        return RunInfo(self.device, self.precision, self.engine, tokens, truncated)
+        return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding)
 
     def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
         """Raise InvalidOptionError unless the model takes it and a token of text fits beside the special ones."""

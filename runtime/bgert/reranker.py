@@ -12,7 +12,6 @@ from bgert.results import ScoreInfo, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -24,52 +23,14 @@ __all__ = ["Reranker"]
 
 
 class Reranker(Model):
-    """A cross-encoder loaded from a folder that `bgert export` wrote.
+    """A cross-encoder loaded from a folder that `bgert export` wrote. Arguments and errors are those of `Model`."""
 
-    Args:
-        path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, or a list such as `["cuda:0", "cuda:2"]`. A device that
-            cannot run the model is an error. `auto` is the first GPU where there is one and the folder has a graph
-            for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
-        precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
-        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
-        mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for a few pairs. A GPU
-            serves both at once.
-        gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
-        split_special_tokens: treat `</s>` and its like inside a text as plain text. By default they are what
-            they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
+    kind = "reranker"
 
-    Raises:
-        ModelNotFoundError: there is no such folder, here or on the hub.
-        ModelFolderError: the folder is not a model of this kind or version.
-        IntegrityError: a file was truncated or changed after export.
-        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
-        DeviceUnavailableError: the device is not there, or the folder has no graph for it.
-        DeviceMemoryError: the model does not fit on the device.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        device: str | Sequence[str] = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
-        mode: str = "throughput",
-        gpu_memory_limit: int | None = None,
-        split_special_tokens: bool = False,
-    ) -> None:
-        super().__init__(
-            path,
-            "reranker",
-            device=device,
-            precision=precision,
-            threads=threads,
-            mode=mode,
-            gpu_memory_limit=gpu_memory_limit,
-            split_special_tokens=split_special_tokens,
-        )
-        self.num_labels = self._runner.columns
+    @property
+    def num_labels(self) -> int:
+        """Numbers that a pair gets."""
+        return self._runner.columns
 
     def score(
         self,
@@ -163,13 +124,14 @@ class Reranker(Model):
         self.check_max_length(max_length, pair=True)
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
-        tokens, done = 0, 0
+        tokens, padding, done = 0, 0, 0
         with self._runner.progress(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
+                padding += window.plan.padding
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
         if sigmoid:
@@ -180,6 +142,7 @@ class Reranker(Model):
             self.engine,
             tokens,
             truncated,
+            padding=padding,
             score_kind="sigmoid" if sigmoid else "logit",
             truncation=truncation,
         )

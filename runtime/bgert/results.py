@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class RunInfo:
     """Tokens that the model saw, special tokens counted."""
     truncated: NDArray[np.bool_]
     """bool[n]: which inputs were longer than `max_length` and lost their end."""
+    padding: int = field(default=0, kw_only=True)
+    """Slots that the engine computed beside the tokens; 0 on engines that take packed texts."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from bgert.batching import PackedBatch, Plan, plan_batches, reorder, slice_batch
+from bgert.batching import PackedBatch, Plan, plan_batches, plan_buckets, reorder, slice_batch
 from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Runner:
 
     def _window(self, batch: PackedBatch, truncated: NDArray[np.bool_], first: int) -> Window:
         """Plan the batches of tokenized texts and lay them in that order."""
-        plan = plan_batches(np.diff(batch.cu_seqlens), self.backend.info.token_budget)
+        info, lengths = self.backend.info, np.diff(batch.cu_seqlens)
+        plan = plan_buckets(lengths, info.buckets) if info.buckets else plan_batches(lengths, info.token_budget)
         return Window(reorder(batch, plan.order), plan, truncated, first)
 
     def run(self, window: Window, store: Store, advance: Advance | None = None) -> None:

@@ -1,5 +1,7 @@
 """CPU graphs in bfloat16 and int8: near the float32 graph, the same bits in any batch, refused below the floor."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,7 @@ from bgert import Encoder, InvalidOptionError, Reranker
 from bgert_export import export
 from bgert_export.errors import QuantizationError, UnsupportedCheckpointError
 from bgert_export.graphs.linears import quantize_columns
-from bgert_export.quantize import smoothing_factors
+from bgert_export.quantize import calibration_texts, held_out_texts, smoothing_factors
 
 TARGETS = ("cpu", "cpu-bf16", "cpu-int8")
 TEXTS = ["a", "how to copy a folder", "今天天气很好", "the file " * 20, "", "read the data and write it " * 4]
@@ -33,8 +35,9 @@ def test_the_demo_model_in_each_precision(trained):
     assert [graph.floor for graph in manifest.graphs] == [None, None, 0.998]
     (choice,) = [choice for choice in manifest.choices if choice.field == "int8"]
     assert choice.value == []
-    assert "floor 0.998" in choice.why
-    assert any("with every matrix in int8" in line for line in lines)
+    assert "floor of 0.998" in choice.why
+    assert re.search(r"mean cosine 0\.\d+ \(0\.\d+ at worst of \d+\) on held-out and 0\.", choice.why)
+    assert any("with no matrices in fp32" in line for line in lines)
     vectors = {graph.precision: Encoder(folder, precision=graph.precision).encode(TEXTS) for graph in manifest.graphs}
     assert vectors["int8"].info.precision == "int8"
     assert Encoder(folder).precision == "fp32"
@@ -61,37 +64,66 @@ def test_verify_keeps_int8_to_its_floor(trained, demo_checkpoint):
     assert 0.998 < reports["int8"].parity.mean_cosine < 0.9999
 
 
-def test_below_the_floor_feed_forward_stays_in_fp32_and_then_nothing_is_written(make_checkpoint, tmp_path):
-    checkpoint = make_checkpoint()
-    lines = []
-    with pytest.raises(QuantizationError, match=r"below the floor of 0\.9999999.*--int8-floor"):
-        export_random(
-            checkpoint, tmp_path / "out", targets=["cpu-int8"], int8_floor=0.9999999, verify=False,
-            progress=lines.append,
-        )  # fmt: skip
-    assert not (tmp_path / "out").exists()
-    assert len([line for line in lines if "in fp32 too" in line]) == 3
-
-
-def test_as_few_matrices_as_the_floor_asks_for_stay_in_fp32(make_checkpoint, tmp_path):
-    """The floor is put between what every matrix in int8 reaches and what one in float32 adds."""
-    checkpoint = make_checkpoint()
-    lines = []
-    with pytest.raises(QuantizationError):
-        export_random(checkpoint, tmp_path / "a", targets=["cpu-int8"], int8_floor=0.9999999, verify=False,
-               progress=lines.append)  # fmt: skip
-    reached = [
-        float(line.split()[3] if line.split()[3][0] == "0" else 0) for line in lines if line.startswith("int8: ")
-    ]
-    assert reached[0] < reached[1]
-    floor = (reached[0] + reached[1]) / 2
-    manifest = export_random(checkpoint, tmp_path / "b", targets=["cpu-int8"], int8_floor=floor, verify=False)
+def export_int8(checkpoint, folder, lines=None, **options):
+    """The choice of matrices, and the manifest."""
+    progress = None if lines is None else lines.append
+    options = {"targets": ["cpu-int8"], "verify": False, "progress": progress, **options}
+    manifest = export_random(checkpoint, folder, **options)
     (choice,) = [choice for choice in manifest.choices if choice.field == "int8"]
-    assert len(choice.value) == 1
+    return choice, manifest
+
+
+def test_below_the_floor_nothing_is_written(make_checkpoint, tmp_path):
+    lines = []
+    with pytest.raises(QuantizationError, match=r"below the floor of .*a third of the arithmetic.*--int8-floor"):
+        export_int8(make_checkpoint(), tmp_path / "out", lines, int8_floor=0.9999999)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    layers = 3
+    assert len([line for line in lines if re.search(r"int8: [+-]0\.\d+ with .* in fp32", line)]) == 3 * layers
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_what_gains_most_for_its_arithmetic_goes_to_fp32_first(make_checkpoint, tmp_path, pooling):
+    """The floor is just above what every matrix in int8 reaches."""
+    checkpoint = make_checkpoint()
+    choice, _ = export_int8(checkpoint, tmp_path / "a", pooling=pooling, int8_floor=0.5)
+    assert choice.value == []
+    reached = min(float(number) for number in re.findall(r"(0\.\d+) \(", choice.why))
+    lines = []
+    choice, _ = export_int8(checkpoint, tmp_path / "b", lines, pooling=pooling, int8_floor=reached + 2e-5)
+    assert choice.value
+    gains = {}
+    for line in lines:
+        if found := re.match(r"int8: ([+-]0\.\d+) with (.*) in fp32$", line):
+            names = tuple(found[2].split(" and "))
+            cost = 2 if names[0].endswith("output.dense") and "attention" not in names[0] else len(names)
+            last = names[0].startswith("encoder.layer.2.") and not names[0].endswith("query")
+            gains[names] = float(found[1]) / (cost / 64 if pooling == "cls" and last else cost)
+    first = max(gains, key=gains.__getitem__)
+    assert tuple(choice.value[: len(first)]) == first
     model = onnx.load(tmp_path / "b" / "cpu-int8.onnx", load_external_data=False)
-    floats = [node.output[0] for node in model.graph.node if node.op_type == "LinearFp32"]
-    assert floats == choice.value
+    floats = {node.output[0] for node in model.graph.node if node.op_type == "LinearFp32"}
+    assert floats == set(choice.value)
     assert Encoder(tmp_path / "b", precision="int8").encode(TEXTS).shape == (len(TEXTS), 64)
+
+
+def test_what_reaches_the_floor_passes_verification(make_checkpoint, tmp_path):
+    """The gate and verification judge the same texts, so the one never accepts what the other refuses."""
+    checkpoint = make_checkpoint()
+    choice, manifest = export_int8(checkpoint, tmp_path / "out", int8_floor=0.5, verify=True)
+    mean, inputs = re.search(r"and (0\.\d+) \(.* at worst of (\d+)\) on verification", choice.why).groups()
+    parity = manifest.graphs[0].parity
+    assert parity.mean_cosine == pytest.approx(float(mean), abs=1.1e-5)
+    assert parity.count == int(inputs)
+
+
+def test_held_out_texts_are_held_out():
+    assert not set(calibration_texts()) & set(held_out_texts())
+    for texts in (calibration_texts(), held_out_texts()):
+        assert sum(text.isascii() for text in texts) > 20
+        assert sum("\u4e00" <= character <= "\u9fff" for text in texts for character in text) > 100
+    english = "\n".join(calibration_texts())
+    assert not [text for text in held_out_texts() if len(text) > 200 and text in english]
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -6,8 +6,12 @@ from bgert import InvalidOptionError
 from bgert_export.targets import check_targets
 
 
-def test_each_name_once_in_the_order_given():
+def test_each_name_once():
     assert check_targets(["cpu", "cpu"]) == ["cpu"]
+
+
+def test_fp32_comes_first_whatever_the_order_so_that_auto_takes_it():
+    assert check_targets(["cpu-int8", "cpu-bf16", "cpu"]) == ["cpu", "cpu-bf16", "cpu-int8"]
 
 
 @pytest.mark.parametrize("names", [["cpu", "tpu"], [""], []])

@@ -8,11 +8,13 @@ import onnx
 import pytest
 from onnx.external_data_helper import load_external_data_for_tensor
 
+import tensorrt_fake
 from bgert.backends import cuda_check
 from bgert.cli import main
 from bgert.errors import DeviceUnavailableError, InvalidOptionError
 from bgert.model_folder import FileEntry, Manifest
 from bgert_export import export, verify
+from bgert_export.errors import VerificationError
 from bgert_export.verify import verify_against
 
 
@@ -240,3 +242,59 @@ def test_the_demo_model_equals_pytorch_and_sentence_transformers(demo_checkpoint
         warnings.simplefilter("ignore")
         found = Encoder(tmp_path / "out").encode(texts)
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification"])
+def test_tensorrt_graphs_are_verified_in_16_bits(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, kind
+):
+    encoder = kind == "BertModel"
+    config = make_config(architectures=[kind], num_labels=None if encoder else 1)
+    files = sentence_transformers_files() if encoder else None
+    weights = make_weights(config)
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):  # outliers in a vector this narrow are more than 16 bits promise
+            np.minimum(value, 2, out=value)
+    checkpoint = make_checkpoint(config=config, weights=weights, files=files)
+    manifest = export(checkpoint, tmp_path / "out", targets=["tensorrt", "tensorrt-bf16"])
+    fp16, bf16 = (graph.parity for graph in manifest.graphs)
+    assert "every fp16 value rounded" in fp16.engine
+    assert "every bf16 value rounded" in bf16.engine
+    assert 2e-5 < fp16.max_abs_error < bf16.max_abs_error
+
+
+def test_an_overflow_in_16_bits_fails_the_export(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path
+):
+    weights = make_weights(make_config())
+    weights["encoder.layer.1.intermediate.dense.bias"][:] = 6e4
+    weights["encoder.layer.1.output.dense.weight"][:] = 1
+    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files())
+    with pytest.raises(VerificationError, match="tensorrt fp16 differs"):
+        export(checkpoint, tmp_path / "out", targets=["tensorrt"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_engine_itself_is_verified_where_there_is_one(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch, capsys
+):
+    """Here on a fake device; on a real one it is the first thing to run."""
+    weights = make_weights(make_config())
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):
+            np.minimum(value, 2, out=value)
+    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files("mean"))
+    folder = tmp_path / "out"
+    export(checkpoint, folder, targets=["cpu", "tensorrt"], verify=False)
+    monkeypatch.setenv("BGERT_CACHE", str(tmp_path / "cache"))
+    tensorrt_fake.install(monkeypatch, tensorrt_fake.Machine())
+    assert main(["build", str(folder), "--tokens-per-batch", "128"]) == 0
+    (report,) = verify_against(folder, checkpoint, device="tensorrt")
+    assert (report.target, report.precision, report.passed) == ("tensorrt", "fp16", True)
+    assert report.parity.engine == "tensorrt 11.4.0.106"
+    arguments = ["verify", str(folder), "--against", str(checkpoint), "--device"]
+    assert main([*arguments, "tpu"]) == 2
+    assert "use cpu or tensorrt" in capsys.readouterr().err
+    export(checkpoint, folder, targets=["cpu"], verify=False, force=True)
+    assert main([*arguments, "tensorrt"]) == 2
+    assert "has no tensorrt graph" in capsys.readouterr().err

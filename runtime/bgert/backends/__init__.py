@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bgert.batching import PackedBatch
+    from bgert.batching import Bucket, PackedBatch
     from bgert.model_folder import Manifest
 
 __all__ = ["Backend", "BackendInfo", "open_backend"]
@@ -33,6 +33,8 @@ class BackendInfo:
     """How many batches may run at the same time."""
     token_budget: int
     """Tokens a batch should have."""
+    buckets: tuple[Bucket, ...] = ()
+    """The shapes that an engine takes, shortest first; empty where any will do."""
 
 
 class Backend(Protocol):
@@ -60,7 +62,7 @@ def open_backend(
     Args:
         folder: the model folder.
         manifest: its manifest.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, or a list of CUDA devices.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list of CUDA devices, or `tensorrt`.
         precision: of the graph; `auto` takes the first of the device.
         threads: cores of the CPU backend.
         mode: `throughput` or `latency`, on the CPU; a GPU serves both at once.
@@ -71,6 +73,7 @@ def open_backend(
         DeviceUnavailableError: the device is not there, or the folder has no graph for it with this precision.
         DeviceMemoryError: the model does not fit on the device.
         EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+        EngineNotBuiltError: TensorRT has no engine of this model for this GPU yet.
         IntegrityError: a file of the graph is not the one that export wrote.
     """
     if mode not in ("throughput", "latency"):
@@ -85,4 +88,6 @@ def open_backend(
         if gpu_memory_limit is not None:
             raise InvalidOptionError("gpu_memory_limit is for a GPU, and device is 'cpu'")
         return choose.open_cpu(folder, manifest, precision, threads, mode)
+    if names == ["tensorrt"]:
+        return choose.open_tensorrt(folder, manifest, precision, mode)
     return choose.open_cuda(folder, manifest, names, precision, gpu_memory_limit)

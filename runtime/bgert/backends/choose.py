@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from bgert.backends import Backend
     from bgert.model_folder import GraphEntry, Manifest
 
-__all__ = ["open_auto", "open_cpu", "open_cuda", "parse_devices"]
+__all__ = ["open_auto", "open_cpu", "open_cuda", "open_tensorrt", "parse_devices"]
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:(\d+|all))?")
+_DEVICE = re.compile(r"auto|cpu|tensorrt|cuda(:(\d+|all))?")
 _said: set[str] = set()
 
 
@@ -36,7 +36,7 @@ def parse_devices(device: str | Sequence[str]) -> list[str]:
     names = [device] if isinstance(device, str) else list(device)
     for name in names:
         if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-            raise InvalidOptionError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER or cuda:all")
+            raise InvalidOptionError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
     if not names or (len(names) > 1 and not all(re.fullmatch(r"cuda:\d+", name) for name in names)):
         raise InvalidOptionError(f"the devices {names!r} do not go together: list CUDA devices, as 'cuda:0', 'cuda:1'")
     if len(set(names)) < len(names):
@@ -75,6 +75,13 @@ def open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str
     return backends[0] if len(backends) == 1 else DevicePool(backends)
 
 
+def open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str) -> Backend:
+    """The `tensorrt` graph, through the engine that `bgert build` made of it."""
+    from bgert.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(folder, manifest, _graph(folder, manifest, "tensorrt", precision), mode=mode)
+
+
 def open_auto(
     folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str, memory_limit: int | None
 ) -> Backend:
@@ -104,7 +111,7 @@ def open_auto(
         warnings.warn(
             f"there is an NVIDIA GPU here, and the CPU is used: {reason} (device='cpu' says nothing)",
             DeviceWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     return open_cpu(folder, manifest, precision, threads, mode)
 
@@ -114,6 +121,7 @@ def _graph(folder: Path, manifest: Manifest, target: str, precision: str) -> Gra
     if graph is None:
         have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
         raise DeviceUnavailableError(
-            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have})"
+            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have}); "
+            "`bgert export` writes the graphs that --target names: `bgert export --help` lists them"
         )
     return graph

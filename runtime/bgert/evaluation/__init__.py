@@ -1,9 +1,9 @@
 """Retrieval quality of a model on a judged collection in BEIR's format: nDCG, recall and MRR, searched exactly."""
 
 from bgert.evaluation.collection import Collection, CollectionError, load_collection
+from bgert.evaluation.exact_search import search
 from bgert.evaluation.metrics import DEFAULT_METRICS, ndcg, recall, reciprocal_rank, score_rankings
 from bgert.evaluation.retrieval import EvaluationResult, evaluate, rerank
-from bgert.evaluation.search import search
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -9,8 +9,8 @@ import numpy as np
 
 from bgert.errors import InvalidOptionError
 from bgert.evaluation.collection import CollectionError
+from bgert.evaluation.exact_search import search, unit_rows
 from bgert.evaluation.metrics import DEFAULT_METRICS, has_relevant, parse_metric, score_rankings
-from bgert.evaluation.search import search, unit_rows
 from bgert.model import WINDOW, Model, check_whole
 
 if TYPE_CHECKING:

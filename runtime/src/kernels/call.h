@@ -114,8 +114,12 @@ class Memory {
   std::size_t size_ = 0;
 };
 
-// The calling thread's own memory, which grows to the most it was asked for.
-inline float* scratch(std::size_t floats) {
+// A thread's own memory, which grows to the most it was asked for: allocating anew for each call would cost page faults.
+// A call's memory is shared by its tasks, so the two must not be one.
+enum class Owner { kCall, kTask };
+
+template <Owner>
+float* scratch(std::size_t floats) {
   static thread_local Memory mine;
   if (mine.size() < floats) {
     mine = Memory();

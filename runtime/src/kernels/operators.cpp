@@ -57,7 +57,7 @@ struct Attention {
       const std::size_t row = one_each ? text * hidden + column : tokens;
       const AttentionHead head{query.floats() + row, key.floats() + tokens,  value.floats() + tokens, out + row, hidden,
                                one_each ? 1 : length, length, size, scale};
-      kernels.attend(head, scratch(floats));
+      kernels.attend(head, scratch<Owner::kTask>(floats));
     });
   }
 };
@@ -208,9 +208,9 @@ Status* packed_attention_bf16(const Call& call) {
   Tensor out;
   if (Status* status = attention.read(call)) return status;
   if (Status* status = call.output(0, attention.query.rows, attention.query.columns, out)) return status;
-  const Memory rows(out.rows * out.columns);
-  if (Status* status = attention.run(call, rows.floats())) return status;
-  return round_rows(call, rows.floats(), out);
+  float* floats = scratch<Owner::kCall>(out.rows * out.columns);
+  if (Status* status = attention.run(call, floats)) return status;
+  return round_rows(call, floats, out);
 }
 
 Status* packed_attention_int8(const Call& call) {
@@ -219,9 +219,9 @@ Status* packed_attention_int8(const Call& call) {
   if (Status* status = attention.read(call)) return status;
   const std::size_t rows = attention.query.rows, columns = attention.query.columns;
   if (Status* status = call.output(0, rows, columns + kRowScaleBytes, out)) return status;
-  const Memory floats(rows * columns);
-  if (Status* status = attention.run(call, floats.floats())) return status;
-  return quantize_rows(call, floats.floats(), nullptr, out);
+  float* floats = scratch<Owner::kCall>(rows * columns);
+  if (Status* status = attention.run(call, floats)) return status;
+  return quantize_rows(call, floats, nullptr, out);
 }
 
 Status* add_layer_norm(const Call& call) {
@@ -314,13 +314,13 @@ Status* linear_gelu_int8(const Call& call) {
   // many each takes rows of its own, few enough to stay in the cache.
   constexpr std::size_t kFew = 48;
   if (rows <= 2 * kFew) {
-    const Memory floats(rows * columns);
-    Status* status = call.for_each(
-        panels, [&](std::size_t index) { linear.multiply(call, index, 0, rows, true, floats.floats()); });
-    return status != nullptr ? status : quantize_rows(call, floats.floats(), factors.floats(), out);
+    float* floats = scratch<Owner::kCall>(rows * columns);
+    Status* status =
+        call.for_each(panels, [&](std::size_t index) { linear.multiply(call, index, 0, rows, true, floats); });
+    return status != nullptr ? status : quantize_rows(call, floats, factors.floats(), out);
   }
   return call.for_blocks(rows, kFew, [&](std::size_t row, std::size_t last) {
-    float* floats = scratch(kFew * columns);
+    float* floats = scratch<Owner::kTask>(kFew * columns);
     for (std::size_t index = 0; index < panels; ++index) linear.multiply(call, index, row, last - row, true, floats);
     for (std::size_t i = row; i < last; ++i) {
       call.node.kernels->quantize_row(floats + (i - row) * columns, factors.floats(), columns,

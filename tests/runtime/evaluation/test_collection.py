@@ -50,6 +50,14 @@ def test_forms_of_judgments(collection_folder, tmp_path, lines):
     assert load_collection(collection_folder).qrels == expected
 
 
+def test_other_ends_of_lines(collection_folder):
+    path = collection_folder / "corpus.jsonl"
+    before = list(load_collection(collection_folder).documents)
+    path.write_bytes(b"  \r\n" + path.read_bytes().replace(b"\n", b" \r\n"))
+    documents = load_collection(collection_folder).documents
+    assert [documents[index] for index in range(6)] == list(documents) == before
+
+
 def test_ids_with_spaces(collection_folder):
     with (collection_folder / "corpus.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"_id": "a b", "text": "über", "title": "x"}, ensure_ascii=False) + "\n")

@@ -98,6 +98,11 @@ def test_identical_ids(encoder, collection):
     assert left_out.per_query["q1"] == {name: recall(order, qrels["q1"], int(name[-1])) for name in names}
     assert left_out.per_query["q1"]["recall@5"] == 0.5
     assert left_out.ignore_identical_ids
+    first = {"q": collection.documents[4]}
+    collection = Collection([*"abcdq", "f"], collection.documents, first, {"q": {"a": 1}})
+    assert ranked_by(encoder, collection)["q"][:2] == ["q", "a"]
+    assert evaluate(encoder, collection, metrics=["recall@1"]).metrics["recall@1"] == 0
+    assert evaluate(encoder, collection, metrics=["recall@1"], ignore_identical_ids=True).metrics["recall@1"] == 1
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -1,0 +1,166 @@
+"""Line and bar charts as SVG, the same bytes for the same figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+
+__all__ = ["Bar", "Line", "bars", "lines"]
+
+WIDTH, HEIGHT = 720, 400
+LEFT, RIGHT, TOP, BOTTOM = 70, 220, 44, 52
+PALETTE = ("#4e79a7", "#f28e2b", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#9c755f", "#bab0ac", "#79706e", "#86bcb6")
+OURS = "#d62728"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series: its label, points and whether it is bgert's."""
+
+    label: str
+    points: list[tuple[float, float]]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar: group, label and value."""
+
+    group: str
+    label: str
+    value: float
+    ours: bool = False
+
+
+def lines(title: str, x_label: str, y_label: str, series: list[Line], *, log_y: bool) -> str:
+    """A chart with a logarithmic x axis, ticks where the points are."""
+    xs = sorted({x for line in series for x, _ in line.points})
+    ys = [y for line in series for _, y in line.points]
+    if not ys:
+        return document(title, [text(WIDTH / 2, HEIGHT / 2, "no figures", anchor="middle")])
+    low, high = (min(ys), max(ys)) if log_y else (0.0, max(ys))
+    ticks = log_ticks(low, high) if log_y else even_ticks(high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+
+    def across(x: float) -> float:
+        if len(xs) == 1:
+            return (LEFT + WIDTH - RIGHT) / 2
+        part = (math.log(x) - math.log(xs[0])) / (math.log(xs[-1]) - math.log(xs[0]))
+        return LEFT + part * (WIDTH - RIGHT - LEFT)
+
+    def up(y: float) -> float:
+        part = math.log(y / low) / math.log(high / low) if log_y else (y - low) / (high - low)
+        return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
+
+    parts = frame(x_label, y_label)
+    for tick in ticks:
+        parts += [rule(up(tick)), text(LEFT - 6, up(tick) + 4, number(tick), anchor="end")]
+    placed = -1e9
+    for x in xs:
+        if across(x) - placed > 34:
+            placed = across(x)
+            parts.append(text(placed, HEIGHT - BOTTOM + 16, number(x), anchor="middle"))
+    others = 0
+    for place, line in enumerate(series):
+        color = OURS if line.ours else PALETTE[others % len(PALETTE)]
+        others += not line.ours
+        width = 3 if line.ours else 1.5
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+        parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="{width}" fill="{color}"/>' for x, y in line.points]
+        parts += legend(place, line.label, color)
+    return document(title, parts)
+
+
+def bars(title: str, y_label: str, entries: list[Bar], *, reference: float, reference_label: str) -> str:
+    """Grouped bars with a line at a reference value."""
+    if not entries:
+        return document(title, [text(WIDTH / 2, HEIGHT / 2, "no figures", anchor="middle")])
+    high = max(reference, *(bar.value for bar in entries))
+    ticks = even_ticks(high)
+    high = max(high, ticks[-1])
+
+    def up(y: float) -> float:
+        return HEIGHT - BOTTOM - y / high * (HEIGHT - TOP - BOTTOM)
+
+    parts = frame("", y_label)
+    for tick in ticks:
+        parts += [rule(up(tick)), text(LEFT - 6, up(tick) + 4, f"{tick:.0%}", anchor="end")]
+    labels = list(dict.fromkeys(bar.label for bar in entries))
+    groups = list(dict.fromkeys(bar.group for bar in entries))
+    colors: dict[str, str] = {}
+    for label in labels:
+        is_ours = any(bar.ours for bar in entries if bar.label == label)
+        colors[label] = OURS if is_ours else PALETTE[sum(color != OURS for color in colors.values()) % len(PALETTE)]
+    room = (WIDTH - RIGHT - LEFT) / len(groups)
+    step = room * 0.86 / len(labels)
+    for bar in entries:
+        left = LEFT + groups.index(bar.group) * room + room * 0.07 + labels.index(bar.label) * step
+        parts.append(
+            f'<rect x="{left:.1f}" y="{up(bar.value):.1f}" width="{step * 0.9:.1f}" '
+            f'height="{HEIGHT - BOTTOM - up(bar.value):.1f}" fill="{colors[bar.label]}"/>'
+        )
+    for place, group in enumerate(groups):
+        parts.append(text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 16, group, anchor="middle"))
+    parts.append(rule(up(reference), color="#222"))
+    parts.append(text(LEFT + 4, up(reference) - 4, reference_label))
+    for place, label in enumerate(labels):
+        parts += legend(place, label, colors[label])
+    return document(title, parts)
+
+
+def frame(x_label: str, y_label: str) -> list[str]:
+    """Axis names."""
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    return [
+        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_label, anchor="middle"),
+        f'<text x="16" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 16 {middle:.0f})">'
+        f"{escape(y_label)}</text>",
+    ]
+
+
+def legend(place: int, label: str, color: str) -> list[str]:
+    """One entry at the right."""
+    y = TOP + 18 * place
+    swatch = f'<rect x="{WIDTH - RIGHT + 14}" y="{y}" width="12" height="12" fill="{color}"/>'
+    return [swatch, text(WIDTH - RIGHT + 32, y + 10, label)]
+
+
+def rule(y: float, color: str = "#ddd") -> str:
+    """A horizontal line across the chart."""
+    return f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="{color}"/>'
+
+
+def text(x: float, y: float, content: str, *, anchor: str = "start") -> str:
+    """Words."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def even_ticks(high: float) -> list[float]:
+    """Round numbers from zero to at least `high`."""
+    step = 10 ** math.floor(math.log10(high))
+    step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if high / (step * part) <= 6)
+    return [step * count for count in range(math.ceil(high / step - 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten around a range."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    return [10.0**power for power in range(first, max(last, first + 1) + 1)]
+
+
+def number(value: float) -> str:
+    """Short: 17000 is 17k."""
+    return f"{value / 1000:g}k" if value >= 10_000 else f"{value:.3g}"
+
+
+def document(title: str, parts: list[str]) -> str:
+    """The file."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="12">'
+    )
+    background = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
+    heading = f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>'
+    return "\n".join([head, background, heading, *parts, "</svg>"]) + "\n"

@@ -1,0 +1,282 @@
+"""The graph for TensorRT: padded rows [B, S], standard operators, 16-bit arithmetic with float32 where it matters.
+
+TensorRT takes every type from this file (strongly typed networks), so the file says where to round: matrix products,
+attention and GELU are float16 or bfloat16; residual + LayerNorm, pooling, normalisation and the classifier are float32.
+Attention is spelled in the one form whose fusion is documented for all of TensorRT 10 and 11: MatMul, one Add of a
+finite mask, Softmax, MatMul, all in one type, with 1 / sqrt(head size) folded into the query weights. Values of more
+than 16 bits live between LayerNorms only: what a layer hands to the next is 16 bits wide, which is what the next
+matrix product reads anyway.
+
+Inputs, all int32: `input_ids` [B, S], `position_ids` [B, S] (rows of the position table, see
+`bgert.backends.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
+`token_type_ids` [B, S] where the graph needs it. `tensorrt_rules` proves the rules on the written file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgert_export.graphs import tensorrt_rules
+from bgert_export.graphs.builder import BFLOAT16, FLOAT, FLOAT16, INT32, GraphBuilder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bgert_export.network import Network
+
+    Array = NDArray[np.float32]
+
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "Written", "stem", "write_encoder", "write_reranker"]
+
+OPSET = {"ai.onnx": 20}  # Gelu; the parser of TensorRT 10.0 reads 9 to 20
+IR_VERSION = 9
+MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.engine
+MASKED = -10_000.0  # exp of it is 0, and no score added to it leaves the range of float16
+_TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer wrote."""
+
+    files: list[str]
+    """Names in the folder, the graph first."""
+    inputs: list[str]
+    output: str
+
+
+def stem(precision: str) -> str:
+    """Name of the graph's file without `.onnx`."""
+    return f"tensorrt-{precision}"
+
+
+def write_encoder(
+    network: Network, folder: Path, *, precision: str, pooling: str, normalize: bool, version: str
+) -> Written:
+    """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
+
+    Args:
+        network: an encoder.
+        folder: existing folder to write into.
+        precision: `fp16` or `bf16`.
+        pooling: `cls` or `mean`.
+        normalize: divide by the L2 norm, or by 1e-12 where that is larger.
+        version: bgert's version, for the graph's header.
+
+    Raises:
+        UnsupportedCheckpointError: a weight is outside float16.
+        GraphRuleError: what was written breaks a rule of TensorRT.
+    """
+    with GraphBuilder(folder, stem(precision)) as builder:
+        body = _Body(builder, network, precision)
+        pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows(), body.mask)
+        output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
+        return _finish(builder, folder, network, precision, output, network.architecture.hidden_size, version)
+
+
+def write_reranker(network: Network, folder: Path, *, precision: str, version: str) -> Written:
+    """Write the graph of a sequence classifier, whose output is `logits` float32[B, labels]: raw, no sigmoid.
+
+    Raises:
+        UnsupportedCheckpointError: a weight is outside float16.
+        GraphRuleError: what was written breaks a rule of TensorRT.
+    """
+    arch = network.architecture
+    with GraphBuilder(folder, stem(precision)) as builder:
+        body = _Body(builder, network, precision)
+        dense, out = arch.head_names()
+        hidden = builder.node("Tanh", [body.head(body.cls_rows(), dense)], f"{dense}.tanh")
+        output = builder.node("Identity", [body.head(hidden, out)], "logits")
+        return _finish(builder, folder, network, precision, output, arch.num_labels or 0, version)
+
+
+def _finish(
+    builder: GraphBuilder, folder: Path, network: Network, precision: str, output: str, columns: int, version: str
+) -> Written:
+    builder.output(output, FLOAT, ["texts", columns])
+    kind = network.architecture.kind
+    files = builder.finish(name=kind, producer_version=version, opset=OPSET, ir_version=IR_VERSION)
+    layers = network.architecture.num_hidden_layers
+    tensorrt_rules.check(folder / files[0], layers=layers, half=_TYPES[precision])
+    return Written(files, builder.input_names, output)
+
+
+class _Body:
+    """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways, in float32."""
+
+    def __init__(self, builder: GraphBuilder, network: Network, precision: str) -> None:
+        self._b = builder
+        self._net = network
+        self._half = _TYPES[precision]
+        self._shapes = network.architecture.weight_shapes()
+        self._hidden = network.architecture.hidden_size
+        self._heads = network.architecture.num_attention_heads
+        shape = ["texts", "length"]
+        self._ids = builder.input("input_ids", INT32, shape)
+        self._positions = builder.input("position_ids", INT32, shape)
+        self.mask = builder.input("attention_mask", INT32, shape)
+        self._split = self._integers("shape.heads", [0, -1, self._heads, self._hidden // self._heads])
+        self._join = self._integers("shape.joined", [0, -1, self._hidden])
+
+    def all_rows(self) -> str:
+        """The last hidden state of every token, float32[B, S, H]."""
+        rows = self._embeddings()
+        last = self._net.architecture.num_hidden_layers - 1
+        self._additive_mask()
+        for layer in range(last):
+            rows = self._narrow(self._layer(rows, layer))
+        return self._layer(rows, last)
+
+    def cls_rows(self) -> str:
+        """The last hidden state of the first token of every text, float32[B, H].
+
+        In the last layer only that token asks, so query, output and feed-forward are computed for it alone.
+        """
+        b = self._b
+        last = self._net.architecture.num_hidden_layers - 1
+        rows = self._embeddings()
+        self._additive_mask()
+        for layer in range(last):
+            rows = self._narrow(self._layer(rows, layer))
+        index = b.constant("cls.index", np.array([0], np.int32))
+        first = b.node("Gather", [rows, index], "cls", attributes={"axis": 1})
+        whole = self._tail(self._attention(first, rows, last), first, last)
+        return b.node("Reshape", [whole, self._integers("shape.rows", [-1, self._hidden])], "cls.rows")
+
+    def head(self, rows: str, name: str) -> str:
+        """A float32 linear layer of the classifier."""
+        product = self._b.node("MatMul", [rows, self._matrix(name, FLOAT)], f"{name}.product")
+        return self._b.node("Add", [product, self._vector(f"{name}.bias", self._net.read(f"{name}.bias"))], name)
+
+    def _embeddings(self) -> str:
+        """16-bit [B, S, H]."""
+        b, net = self._b, self._net
+        table = net.position_table()
+        positions = b.weight("embeddings.positions_and_types", table.shape, [table], self._half)
+        index = self._positions
+        if net.token_types > 1:
+            types = b.input("token_type_ids", INT32, ["texts", "length"])
+            stride = b.constant("embeddings.type_stride", np.array([[len(table) // net.token_types]], np.int32))
+            first = b.node("Mul", [types, stride], "embeddings.first_position")
+            index = b.node("Add", [first, index], "embeddings.index")
+        name = "embeddings.word_embeddings.weight"
+        words = b.weight(name, self._shapes[name], net.blocks(name), self._half)
+        word_rows = self._wide(b.node("Gather", [words, self._ids], "embeddings.words"))
+        position_rows = self._wide(b.node("Gather", [positions, index], "embeddings.positions"))
+        total = b.node("Add", [word_rows, position_rows], "embeddings.sum")
+        return self._narrow(self._layer_norm(total, "embeddings.LayerNorm"))
+
+    def _additive_mask(self) -> None:
+        """(1 - mask) * MASKED as 16-bit [B, 1, 1, S], made once for all layers."""
+        b = self._b
+        real = b.node("Cast", [self.mask], "mask.real", attributes={"to": self._half})
+        one, masked = (
+            b.weight(f"mask.{name}", [1, 1], [np.full((1, 1), value, np.float32)], self._half)
+            for name, value in (("one", 1.0), ("masked", MASKED))
+        )
+        scaled = b.node("Mul", [b.node("Sub", [one, real], "mask.padding"), masked], "mask.additive")
+        self._added = b.node("Unsqueeze", [scaled, self._integers("mask.axes", [1, 2])], "mask.broadcast")
+
+    def _layer(self, rows: str, layer: int) -> str:
+        """One transformer layer over every token, 16-bit [B, S, H] to float32 [B, S, H]."""
+        return self._tail(self._attention(rows, rows, layer), rows, layer)
+
+    def _attention(self, asking: str, rows: str, layer: int) -> str:
+        """Attention of [B, Q, H] over [B, S, H], to [B, Q, H], all 16-bit.
+
+        The key's bias adds the same number to every score of a query, which Softmax does not see; the value's goes
+        through attention unchanged and is part of the output's bias.
+        """
+        b, at = self._b, f"encoder.layer.{layer}.attention"
+        scale = 1 / math.sqrt(self._hidden // self._heads)
+        name = f"{at}.self.query"
+        query = b.node("MatMul", [asking, self._matrix(name, self._half, scale)], f"{name}.product")
+        bias = (self._net.read(f"{name}.bias").astype(np.float64) * scale).astype(np.float32)
+        query = b.node("Add", [query, b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
+        key, value = (
+            b.node("MatMul", [rows, self._matrix(f"{at}.self.{part}", self._half)], f"{at}.self.{part}")
+            for part in ("key", "value")
+        )
+        query_heads = self._by_head(query, [0, 2, 1, 3])
+        key_heads = self._by_head(key, [0, 2, 3, 1])
+        value_heads = self._by_head(value, [0, 2, 1, 3])
+        scores = b.node("MatMul", [query_heads, key_heads], f"{at}.scores")
+        masked = b.node("Add", [scores, self._added], f"{at}.masked")
+        shares = b.node("Softmax", [masked], f"{at}.shares", attributes={"axis": -1})
+        context = b.node("MatMul", [shares, value_heads], f"{at}.heads")
+        context = b.node("Transpose", [context], f"{at}.joined", attributes={"perm": [0, 2, 1, 3]})
+        return b.node("Reshape", [context, self._join], f"{at}.context")
+
+    def _by_head(self, rows: str, perm: list[int]) -> str:
+        split = self._b.node("Reshape", [rows, self._split], f"{rows}.split")
+        return self._b.node("Transpose", [split], f"{rows}.by_head", attributes={"perm": perm})
+
+    def _tail(self, context: str, residual: str, layer: int) -> str:
+        """Attention's output projection and the feed-forward network, to float32."""
+        at, b = f"encoder.layer.{layer}", self._b
+        projected = self._linear(context, f"{at}.attention.output.dense", self._net.attention_output_bias(layer))
+        attended = self._residual_norm(projected, residual, f"{at}.attention.output")
+        attended = self._narrow(attended)
+        wide = self._linear(attended, f"{at}.intermediate.dense")
+        wide = b.node("Gelu", [wide], f"{at}.intermediate.gelu")
+        return self._residual_norm(self._linear(wide, f"{at}.output.dense"), attended, f"{at}.output")
+
+    def _residual_norm(self, rows: str, residual: str, name: str) -> str:
+        total = self._b.node("Add", [self._wide(rows), self._wide(residual, f"{name}.residual")], f"{name}.sum")
+        return self._layer_norm(total, f"{name}.LayerNorm")
+
+    def _layer_norm(self, rows: str, name: str) -> str:
+        """float32 to float32."""
+        parts = [self._vector(f"{name}.{part}", self._net.read(f"{name}.{part}")) for part in ("weight", "bias")]
+        attributes = {"axis": -1, "epsilon": self._net.architecture.layer_norm_eps}
+        return self._b.node("LayerNormalization", [rows, *parts], name, attributes=attributes)
+
+    def _linear(self, rows: str, name: str, bias: Array | None = None) -> str:
+        """16-bit `rows @ weight.T + bias`."""
+        bias = self._net.read(f"{name}.bias") if bias is None else bias
+        product = self._b.node("MatMul", [rows, self._matrix(name, self._half)], f"{name}.product")
+        return self._b.node("Add", [product, self._b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
+
+    def _matrix(self, name: str, dtype: int, scale: float = 1.0) -> str:
+        """The weight of a linear layer as [in, out], times `scale` before it is rounded."""
+        out, into = self._shapes[f"{name}.weight"]
+        weight = self._net.read(f"{name}.weight").T
+        if scale != 1:
+            weight = (weight.astype(np.float64) * scale).astype(np.float32)
+        return self._b.weight(f"{name}.weight", (into, out), [weight], dtype)
+
+    def _vector(self, name: str, value: Array) -> str:
+        return self._b.weight(name, value.shape, [value])
+
+    def _integers(self, name: str, value: list[int]) -> str:
+        return self._b.constant(name, np.array(value, np.int64))
+
+    def _wide(self, rows: str, name: str | None = None) -> str:
+        return self._b.node("Cast", [rows], f"{name or rows}.float32", attributes={"to": FLOAT})
+
+    def _narrow(self, rows: str) -> str:
+        return self._b.node("Cast", [rows], f"{rows}.half", attributes={"to": self._half})
+
+
+def _mean(b: GraphBuilder, rows: str, mask: str) -> str:
+    """Mean over each text's own tokens, float32[B, S, H] to float32[B, H]."""
+    real = b.node("Cast", [mask], "pooling.real", attributes={"to": FLOAT})
+    axis = b.constant("pooling.axis", np.array([1], np.int64))
+    last = b.constant("pooling.last", np.array([2], np.int64))
+    own = b.node("Mul", [rows, b.node("Unsqueeze", [real, last], "pooling.column")], "pooling.own")
+    total = b.node("ReduceSum", [own, axis], "pooling.sum", attributes={"keepdims": 0})
+    count = b.node("ReduceSum", [real, axis], "pooling.count", attributes={"keepdims": 1})
+    return b.node("Div", [total, count], "pooling.mean")
+
+
+def _normalized(b: GraphBuilder, rows: str) -> str:
+    axis = b.constant("norm.axis", np.array([1], np.int64))
+    norm = b.node("ReduceL2", [rows, axis], "norm", attributes={"keepdims": 1})
+    least = b.constant("norm.least", np.array([[1e-12]], np.float32))
+    return b.node("Div", [rows, b.node("Max", [norm, least], "norm.safe")], "embeddings")
