@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from bgert.model_folder import Manifest
 
-__all__ = ["export"]
+__all__ = ["INT8_FLOOR", "export"]
+
+INT8_FLOOR = 0.998  # least mean cosine of an int8 graph to the fp32 graph
 
 _NEEDED = ("onnx", "huggingface_hub", "onnxruntime")
 
@@ -27,7 +29,7 @@ def export(
     document_prompt: str | None = None,
     max_tokens: int | None = None,
     targets: Sequence[str] = ("cpu",),
-    int8_floor: float = 0.998,
+    int8_floor: float = INT8_FLOOR,
     verify: bool = True,
     force: bool = False,
     progress: Callable[[str], None] | None = None,

@@ -124,28 +124,28 @@ def quantize(
     def session(in_fp32: Collection[str]) -> Any:
         return open_session(write(smoothing, in_fp32), available_cpus())
 
-    def quality(in_fp32: list[str]) -> Quantized:
-        opened = session(in_fp32)
+    def quality(opened: Any, in_fp32: list[str]) -> Quantized:
         settled = Quantized(_named(kind), in_fp32, held_out(opened), verification(opened))
         say(f"int8: {settled} with {len(in_fp32) or 'no'} matrices in fp32")
         return settled
 
-    best = quality([])
+    whole = session([])
+    best = quality(whole, [])
     if best.lower >= floor:
         return best
     say(f"int8: that is below the floor of {floor}, so it is measured which matrices cost most")
     costs = _candidates(network, cls)
-    whole = probes(session([])).mean
+    without = probes(whole).mean
     gains = {}
     for names in costs:
-        gains[names] = probes(session(names)).mean - whole
+        gains[names] = probes(session(names)).mean - without
         say(f"int8: {gains[names]:+.6f} with {' and '.join(names)} in fp32")
     order = _by_gain(gains, costs, _multiplications_of_all(network) / 3)
 
     def first(count: int) -> list[str]:
         return [name for names in order[:count] for name in names]
 
-    best = quality(first(len(order)))
+    best = quality(session(first(len(order))), first(len(order)))
     if not best.lower >= floor:
         raise QuantizationError(
             f"the int8 graph reaches a {best}, below the floor of {floor}, with a third of the arithmetic in fp32: "
@@ -154,7 +154,7 @@ def quantize(
     too_few, enough = 0, len(order)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        settled = quality(first(middle))
+        settled = quality(session(first(middle)), first(middle))
         if settled.lower >= floor:
             best, enough = settled, middle
         else:
@@ -223,8 +223,9 @@ def _largest_activations(network: Network, tokenizer: Tokenizer, graph: Path, ma
     names = [name for name in names if _readers(network, name)]
     session = _session_with_outputs(graph, names)
     largest = {name: np.zeros(network.architecture.hidden_size, np.float32) for name in names}
+    inputs = [entry.name for entry in session.get_inputs()]
     for batch in _mixed_batches(tokenizer, calibration_texts(), network.architecture.kind, max_tokens):
-        for name, rows in zip(names, session.run(names, feeds_of(session, batch)), strict=True):
+        for name, rows in zip(names, session.run(names, feeds_of(inputs, batch)), strict=True):
             np.maximum(largest[name], np.abs(rows).max(0), out=largest[name])
     return largest
 
@@ -285,7 +286,8 @@ class _Judge:
         return Quality(float(np.corrcoef(expected, found)[0, 1]), float(error), len(expected))
 
     def _run(self, session: Any) -> NDArray[np.float64]:
-        rows = [session.run(None, feeds_of(session, batch))[0] for batch in self._batches]
+        inputs = [entry.name for entry in session.get_inputs()]
+        rows = [session.run(None, feeds_of(inputs, batch))[0] for batch in self._batches]
         return np.concatenate(rows).astype(np.float64)
 
 

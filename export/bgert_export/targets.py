@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bgert
 from bgert.errors import InvalidOptionError
@@ -17,6 +17,7 @@ from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from types import ModuleType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,58 +41,35 @@ class Job:
     """Least quality of an int8 graph, see `bgert_export.quantize.Quantized`."""
 
 
-def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry:
-    network, settings, stem = job.checkpoint.network, job.settings, f"cpu-{precision}"
+def _write(job: Job, target: str, precision: str, module: ModuleType, *arguments: Any, **options: Any) -> GraphEntry:
+    """Run one of the writers, which have one interface but for what comes in `arguments` and `options`."""
+    network, settings = job.checkpoint.network, job.settings
+    options["version"] = bgert.__version__
     if settings.pooling is None:
-        written = cpu.write_reranker(network, job.folder, stem, linears, version=bgert.__version__)
+        written = module.write_reranker(network, job.folder, *arguments, **options)
     else:
-        written = cpu.write_encoder(
-            network,
-            job.folder,
-            stem,
-            linears,
-            pooling=settings.pooling,
-            normalize=settings.normalize,
-            version=bgert.__version__,
+        written = module.write_encoder(
+            network, job.folder, *arguments, pooling=settings.pooling, normalize=settings.normalize, **options
         )
     return GraphEntry(
-        target="cpu",
+        target=target,
         precision=precision,
         files=[FileEntry.of(job.folder, name) for name in written.files],
         inputs=written.inputs,
         output=written.output,
-        opset=dict(cpu.OPSET),
-        ir_version=cpu.IR_VERSION,
-        minimum_engine=cpu.MINIMUM_ENGINE,
+        opset=dict(module.OPSET),
+        ir_version=module.IR_VERSION,
+        minimum_engine=module.MINIMUM_ENGINE,
         parity=None,
     )
+
+
+def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry:
+    return _write(job, "cpu", precision, cpu, f"cpu-{precision}", linears)
 
 
 def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
-    network, settings = job.checkpoint.network, job.settings
-    version = bgert.__version__
-    if settings.pooling is None:
-        written = tensorrt.write_reranker(network, job.folder, precision=precision, version=version)
-    else:
-        written = tensorrt.write_encoder(
-            network,
-            job.folder,
-            precision=precision,
-            pooling=settings.pooling,
-            normalize=settings.normalize,
-            version=version,
-        )
-    return GraphEntry(
-        target="tensorrt",
-        precision=precision,
-        files=[FileEntry.of(job.folder, name) for name in written.files],
-        inputs=written.inputs,
-        output=written.output,
-        opset=dict(tensorrt.OPSET),
-        ir_version=tensorrt.IR_VERSION,
-        minimum_engine=tensorrt.MINIMUM_ENGINE,
-        parity=None,
-    )
+    return _write(job, "tensorrt", precision, tensorrt, precision=precision)
 
 
 def _write_cpu_int8(job: Job) -> GraphEntry:
@@ -104,12 +82,15 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
         entry[:] = [_write_cpu(job, "int8", linears)]
         return job.folder / entry[0].files[0].name
 
-    with tempfile.TemporaryDirectory(dir=job.folder) as folder:  # beside it, where there is room for a graph
-        fp32 = _write_cpu(replace(job, folder=Path(folder)), "fp32", Fp32Linears)
+    with tempfile.TemporaryDirectory(dir=job.folder) as folder:  # where there is room for a graph
+        reference = job.folder / "cpu-fp32.onnx"
+        if not reference.exists():  # it was not asked for
+            fp32 = _write_cpu(replace(job, folder=Path(folder)), "fp32", Fp32Linears)
+            reference = Path(folder) / fp32.files[0].name
         settled = quantize(
             job.checkpoint.network,
             Tokenizer.from_folder(job.checkpoint.folder),
-            Path(folder) / fp32.files[0].name,
+            reference,
             write,
             max_tokens=job.settings.max_tokens,
             prefix=job.settings.prompts.get(job.settings.default_prompt or "", ""),
@@ -124,32 +105,11 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
     return replace(entry[0], floor=job.int8_floor)
 
 
-def _write_cuda(job: Job) -> GraphEntry:
-    network, settings = job.checkpoint.network, job.settings
-    if settings.pooling is None:
-        written = cuda.write_reranker(network, job.folder, version=bgert.__version__)
-    else:
-        written = cuda.write_encoder(
-            network, job.folder, pooling=settings.pooling, normalize=settings.normalize, version=bgert.__version__
-        )
-    return GraphEntry(
-        target="cuda",
-        precision="fp16",
-        files=[FileEntry.of(job.folder, name) for name in written.files],
-        inputs=written.inputs,
-        output=written.output,
-        opset=dict(cuda.OPSET),
-        ir_version=cuda.IR_VERSION,
-        minimum_engine=cuda.MINIMUM_ENGINE,
-        parity=None,
-    )
-
-
 TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu": lambda job: _write_cpu(job, "fp32", Fp32Linears),
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
     "cpu-int8": _write_cpu_int8,
-    "cuda": _write_cuda,
+    "cuda": lambda job: _write(job, "cuda", "fp16", cuda),
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
 }

@@ -7,6 +7,7 @@ depend on the inputs alone: no clock, no random name, deterministic protobuf ser
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "MICROSOFT", "GraphBuilder"]
+__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "MICROSOFT", "GraphBuilder", "Written"]
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
@@ -34,6 +35,16 @@ MICROSOFT = "com.microsoft"
 
 _ALIGNMENT = 4096  # one page, so that engines may map the file
 _INLINE_BYTES = 4096  # smaller tensors stay in the graph
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer wrote."""
+
+    files: list[str]
+    """Names in the folder, the graph first."""
+    inputs: list[str]
+    output: str
 
 
 class GraphBuilder:
@@ -159,6 +170,14 @@ class GraphBuilder:
             os.fsync(file.fileno())
         onnx.checker.check_model(str(self._path), full_check=False)
         return [self._path.name, self._data_path.name]
+
+    def finish_model(
+        self, output: str, columns: int, *, name: str, version: str, opset: Mapping[str, int], ir_version: int
+    ) -> Written:
+        """`finish` for a graph whose one output is float32[texts, columns]."""
+        self.output(output, FLOAT, ["texts", columns])
+        files = self.finish(name=name, producer_version=version, opset=opset, ir_version=ir_version)
+        return Written(files, self.input_names, output)
 
     def _claim(self, name: str) -> None:
         if name in self._names:

@@ -12,38 +12,28 @@ token) and `token_type_ids` [T].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgert_export.graphs.builder import BGERT, FLOAT, INT32, GraphBuilder
+from bgert_export.graphs.builder import BGERT, INT32, GraphBuilder
 from bgert_export.graphs.linears import Fp32Linears
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bgert_export.graphs.builder import Written
     from bgert_export.graphs.linears import Linears
     from bgert_export.network import Network
 
     MakeLinears = Callable[[GraphBuilder, Network], Linears]
 
-__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "Written", "write_encoder", "write_reranker"]
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "write_encoder", "write_reranker"]
 
 OPSET = {"ai.onnx": 17, BGERT: 1}
 IR_VERSION = 8
 MINIMUM_ENGINE = "onnxruntime 1.20"
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a writer wrote."""
-
-    files: list[str]
-    """Names in the folder, the graph first."""
-    inputs: list[str]
-    output: str
 
 
 def write_encoder(
@@ -71,7 +61,14 @@ def write_encoder(
         body = _Body(builder, network, linears)
         pooled = body.cls_rows() if pooling == "cls" else body.mean_rows()
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
-        return _finish(builder, output, network.architecture.hidden_size, "encoder", version)
+        return builder.finish_model(
+            output,
+            network.architecture.hidden_size,
+            name="encoder",
+            version=version,
+            opset=OPSET,
+            ir_version=IR_VERSION,
+        )
 
 
 def write_reranker(
@@ -95,13 +92,9 @@ def write_reranker(
         hidden = builder.node("Tanh", [hidden], f"{dense}.tanh")
         scores = head.linear(hidden, out, network.read(f"{out}.bias"))
         output = builder.node("Identity", [scores], "logits")
-        return _finish(builder, output, arch.num_labels or 0, "reranker", version)
-
-
-def _finish(builder: GraphBuilder, output: str, columns: int, name: str, version: str) -> Written:
-    builder.output(output, FLOAT, ["texts", columns])
-    files = builder.finish(name=name, producer_version=version, opset=OPSET, ir_version=IR_VERSION)
-    return Written(files, builder.input_names, output)
+        return builder.finish_model(
+            output, arch.num_labels or 0, name="reranker", version=version, opset=OPSET, ir_version=IR_VERSION
+        )
 
 
 class _Body:

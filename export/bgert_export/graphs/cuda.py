@@ -28,11 +28,11 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, MICROSOFT, GraphBuilder
-from bgert_export.graphs.cpu import Written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
 
 __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "write_encoder", "write_reranker"]
@@ -61,7 +61,14 @@ def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bo
         body = _Body(builder, network)
         pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows())
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
-        return _finish(builder, output, network.architecture.hidden_size, "encoder", version)
+        return builder.finish_model(
+            output,
+            network.architecture.hidden_size,
+            name="encoder",
+            version=version,
+            opset=OPSET,
+            ir_version=IR_VERSION,
+        )
 
 
 def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
@@ -76,13 +83,9 @@ def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
         dense, out = arch.head_names()
         hidden = builder.node("Tanh", [body.head(body.cls_rows(), dense, dense)], f"{dense}.tanh")
         output = body.head(hidden, out, "logits")
-        return _finish(builder, output, arch.num_labels or 0, "reranker", version)
-
-
-def _finish(builder: GraphBuilder, output: str, columns: int, name: str, version: str) -> Written:
-    builder.output(output, FLOAT, ["texts", columns])
-    files = builder.finish(name=name, producer_version=version, opset=OPSET, ir_version=IR_VERSION)
-    return Written(files, builder.input_names, output)
+        return builder.finish_model(
+            output, arch.num_labels or 0, name="reranker", version=version, opset=OPSET, ir_version=IR_VERSION
+        )
 
 
 class _Body:

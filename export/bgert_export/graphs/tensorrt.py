@@ -15,7 +15,6 @@ Inputs, all int32: `input_ids` [B, S], `position_ids` [B, S] (rows of the positi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,27 +27,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
 
     Array = NDArray[np.float32]
 
-__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "Written", "stem", "write_encoder", "write_reranker"]
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "stem", "write_encoder", "write_reranker"]
 
 OPSET = {"ai.onnx": 20}  # Gelu; the parser of TensorRT 10.0 reads 9 to 20
 IR_VERSION = 9
 MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.engine
 MASKED = -10_000.0  # exp of it is 0, and no score added to it leaves the range of float16
 _TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a writer wrote."""
-
-    files: list[str]
-    """Names in the folder, the graph first."""
-    inputs: list[str]
-    output: str
 
 
 def stem(precision: str) -> str:
@@ -99,12 +89,11 @@ def write_reranker(network: Network, folder: Path, *, precision: str, version: s
 def _finish(
     builder: GraphBuilder, folder: Path, network: Network, precision: str, output: str, columns: int, version: str
 ) -> Written:
-    builder.output(output, FLOAT, ["texts", columns])
     kind = network.architecture.kind
-    files = builder.finish(name=kind, producer_version=version, opset=OPSET, ir_version=IR_VERSION)
+    written = builder.finish_model(output, columns, name=kind, version=version, opset=OPSET, ir_version=IR_VERSION)
     layers = network.architecture.num_hidden_layers
-    tensorrt_rules.check(folder / files[0], layers=layers, half=_TYPES[precision])
-    return Written(files, builder.input_names, output)
+    tensorrt_rules.check(folder / written.files[0], layers=layers, half=_TYPES[precision])
+    return written
 
 
 class _Body:

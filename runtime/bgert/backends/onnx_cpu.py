@@ -17,7 +17,7 @@ from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
 from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -55,6 +55,7 @@ class OnnxCpuBackend:
 
     def _open(self) -> None:
         self._session = open_session(self._path, self._intra_op_threads)
+        self._inputs = [entry.name for entry in self._session.get_inputs()]
         self._pid = os.getpid()
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
@@ -64,7 +65,7 @@ class OnnxCpuBackend:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._open()
         try:
-            output: NDArray[np.float32] = self._session.run(None, feeds_of(self._session, batch))[0]
+            output: NDArray[np.float32] = self._session.run(None, feeds_of(self._inputs, batch))[0]
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
         return output
@@ -104,9 +105,9 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
     return session
 
 
-def feeds_of(session: Any, batch: PackedBatch) -> dict[str, NDArray[np.int32]]:
+def feeds_of(inputs: Iterable[str], batch: PackedBatch) -> dict[str, NDArray[np.int32]]:
     """What a graph's inputs get for a batch."""
-    return {entry.name: _FEEDS[entry.name](batch) for entry in session.get_inputs()}
+    return {name: _FEEDS[name](batch) for name in inputs}
 
 
 def _engine() -> str:
