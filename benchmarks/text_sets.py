@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from bgert.sample_texts import docstrings, sample_texts
+from bgert.evaluation.sample_texts import docstrings, sample_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import BertWordPieceTokenizer
 from tokenizers import Tokenizer as Reference
 
-from bgert.sample_texts import docstrings
+from bgert.evaluation.sample_texts import docstrings
 from bgert.tokenizer import Tokenizer
-from bgert.unigram_checkpoint import MODEL_NAME
+from bgert.tokenizer.unigram_checkpoint import MODEL_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import bgert
-from bgert.sample_texts import docstrings
+from bgert.evaluation.sample_texts import docstrings
 
 QUESTIONS = {
     "copy a folder with everything in it": "shutil.copytree",
@@ -136,7 +136,7 @@ def rerank(folder: Path) -> None:
 
 def compare(folder: Path) -> None:
     """Speed beside PyTorch's, if it is installed."""
-    from bgert.bench import bench, report
+    from bgert.commands.bench import bench, report
 
     print("6. Speed beside PyTorch, in turns")
     try:

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 import bgert
-from bgert.sample_texts import docstrings
+from bgert.evaluation.sample_texts import docstrings
 
 
 def search(

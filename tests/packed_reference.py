@@ -154,7 +154,7 @@ def layer_norm(x, gamma, beta, epsilon):
 
 def feeds_of(names, texts, types=None, *, bucket=None, pad_token_id=0):
     """Inputs for lists of token ids, as the backend lays them out."""
-    from bgert.backends.packed_layout import InputPlan, bucket_of
+    from bgert.backends.cuda.packed_layout import InputPlan, bucket_of
     from bgert.batching import PackedBatch
 
     lengths = np.array([len(ids) for ids in texts], np.int32)

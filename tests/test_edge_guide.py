@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bgert.cli import build_parser
-from bgert.engine_cache import Profile
+from bgert.backends.tensorrt.engine_cache import Profile
+from bgert.commands.main import build_parser
 from bgert_export.architecture import Architecture
-from bgert_export.buckets import device_bytes
+from bgert_export.tensorrt.buckets import device_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "EDGE.md").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import bgert
-from bgert.sample_texts import docstrings
+from bgert.evaluation.sample_texts import docstrings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

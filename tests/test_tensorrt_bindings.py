@@ -20,7 +20,7 @@ for stub in stubs:
     ctypes.CDLL(stub, ctypes.RTLD_GLOBAL)
 sys.path[:0] = [folder, *paths]
 trt = importlib.import_module(name)
-from bgert.backends.tensorrt_library import Log, version_of
+from bgert.backends.tensorrt.library import Log, version_of
 from bgert.errors import EngineError
 log = Log(trt)
 log.logger.log(trt.ILogger.WARNING, "a warning")
@@ -32,7 +32,7 @@ assert (trt.TensorIOMode.INPUT, trt.int32) == (trt.TensorIOMode.INPUT, trt.DataT
 assert trt.float32 == trt.DataType.FLOAT and trt.int32 != trt.float32
 if builder:
     assert 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) in (1, 2)
-    from bgert_export.engine import _Build, _monitor
+    from bgert_export.tensorrt.engine import _Build, _monitor
     lines = []
     stop = threading.Event()
     monitor = _monitor(trt, lines.append, stop)

@@ -1,5 +1,5 @@
-// Compares runtime/src/kernels/ort_abi.h with ONNX Runtime's own header, where that is at hand:
-//   c++ -std=c++20 -fsyntax-only -Iruntime/src/kernels -I/usr/include/onnxruntime tools/check_ort_abi.cpp
+// Compares runtime/src/cpu_ops/ort_abi.h with ONNX Runtime's own header, where that is at hand:
+//   c++ -std=c++20 -fsyntax-only -Iruntime/src/cpu_ops -I/usr/include/onnxruntime tools/check_ort_abi.cpp
 #include <onnxruntime_c_api.h>
 
 #include <cstddef>

@@ -21,7 +21,8 @@ import transformers
 from tokenizers import Tokenizer as Reference
 
 from bgert.tokenizer import Tokenizer
-from bgert.tokenizer_spec import TokenizerSpec
+from bgert.tokenizer.checkpoint import read_checkpoint
+from bgert.tokenizer.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +137,7 @@ def differences(ours: Tokenizer, theirs: Reference, texts: list[str]) -> list[tu
 
 def through_model_folder(folder: Path) -> Tokenizer:
     """The tokenizer as an exported model folder has it."""
-    spec = TokenizerSpec.from_checkpoint(folder)
+    spec = read_checkpoint(folder)
     with tempfile.TemporaryDirectory() as exported:
         section = spec.write(exported)
         return Tokenizer(TokenizerSpec.read(exported, section, spec.max_length))

@@ -1,4 +1,4 @@
-"""Fit erf(z) = z P(z^2) / Q(z^2) on [0, 3.92]: the coefficients of GELU in runtime/src/kernels/row_ops.h.
+"""Fit erf(z) = z P(z^2) / Q(z^2) on [0, 3.92]: the coefficients of GELU in runtime/src/cpu_ops/row_ops.h.
 
 `python tools/fit_erf.py` prints both polynomials and the largest relative error. Linearised least squares on Chebyshev
 nodes, weights raised where the error is large until it is level (Lawson's iteration).

@@ -1,4 +1,4 @@
-"""Write runtime/src/grapheme_tables.inc from what the Precompiled normaliser of `tokenizers` does with code points.
+"""Write runtime/src/tokenizer/grapheme_tables.inc from what `tokenizers`' Precompiled normaliser does.
 
 That normaliser works cluster by cluster: in a cluster of less than six bytes a rule for its start replaces all of it,
 so whether a mark survives tells whether two characters are of one cluster.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PROBED_VERSION = "0.23"
-OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "grapheme_tables.inc"
+OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "tokenizer" / "grapheme_tables.inc"
 
 (ATTACHES, PREPEND, CONTROL, LEADING, VOWEL, TRAILING, SYLLABLE, CONSONANT, LINKER, IN_CONJUNCT, PICTOGRAPH,
  AFTER_PICTOGRAPH) = (1 << bit for bit in range(12))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Write runtime/src/unicode_tables.inc from what Hugging Face `tokenizers` does with every code point.
+"""Write runtime/src/tokenizer/unicode_tables.inc from what Hugging Face `tokenizers` does with every code point.
 
 The crates inside `tokenizers` follow four Unicode versions at once, so no single Unicode database gives its ids.
 Run `python tools/probe_hf_tables.py` after moving to another release; `--check` only compares.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROBED_VERSION = "0.23"
-OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "unicode_tables.inc"
+OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "tokenizer" / "unicode_tables.inc"
 
 DROP, SPACE, IDEOGRAPH, MARK, PUNCTUATION, WHITESPACE, WORD = (1 << bit for bit in range(7))
 HANGUL = range(0xAC00, 0xD7A4)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from bgert.model_folder import Manifest
 
-__all__ = ["INT8_FLOOR", "export"]
+__all__ = ["export"]
 
 INT8_FLOOR = 0.998  # least mean cosine of an int8 graph to the fp32 graph
 

@@ -13,24 +13,15 @@ from bgert_export.architecture import Architecture, map_weights
 from bgert_export.errors import CheckpointError
 from bgert_export.network import Network
 from bgert_export.sentence_transformers_files import read_json
+from bgert_export.source import Source
 from bgert_export.weights import open_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Checkpoint", "Source", "locate"]
+__all__ = ["Checkpoint", "locate"]
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a checkpoint is and where it came from."""
-
-    folder: Path
-    hub_id: str | None = None
-    revision: str | None = None
-    """Commit of the hub's repository."""
 
 
 def locate(source: str | Path, *, revision: str | None = None, progress: Callable[[str], None] | None = None) -> Source:

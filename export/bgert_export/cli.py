@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bgert_export import INT8_FLOOR
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -46,7 +48,7 @@ def add_parsers(commands: Any) -> None:
     export.add_argument(
         "--int8-floor",
         type=float,
-        default=0.998,
+        default=INT8_FLOOR,
         metavar="X",
         help="refuse an int8 graph below this mean cosine to fp32",
     )
@@ -122,7 +124,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Print the comparison; 1 when it fails."""
-    from bgert_export.verify import verify_against
+    from bgert_export.verification.verify import verify_against
 
     reports = verify_against(
         args.folder,
@@ -146,8 +148,8 @@ def run_build(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from bgert.errors import InvalidOptionError
-    from bgert_export.buckets import device_bytes
-    from bgert_export.engine import BuildOptions, build_engine, plan_profiles
+    from bgert_export.tensorrt.buckets import device_bytes
+    from bgert_export.tensorrt.engine import BuildOptions, build_engine, plan_profiles
 
     try:
         buckets = [int(part) for part in args.buckets.split(",")] if args.buckets is not None else None

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgert.errors import ModelNotFoundError
-from bgert_export.checkpoint import Source
 from bgert_export.errors import DownloadError
+from bgert_export.source import Source
 from bgert_export.weights import SAFETENSORS, SAFETENSORS_INDEX, TORCH
 
 if TYPE_CHECKING:

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import bgert
 from bgert.errors import BgertError, InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, Manifest
+from bgert.tokenizer.checkpoint import read_checkpoint
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import CheckpointError, VerificationError, WriteError
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
 from bgert_export.targets import TARGETS, Job, check_targets
-from bgert_export.torch_reference import require_torch
-from bgert_export.verify import verify_folder
+from bgert_export.verification.torch_reference import require_torch
+from bgert_export.verification.verify import verify_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bgert.model_folder import GraphEntry
-    from bgert.tokenizer_spec import TokenizerSpec
+    from bgert.tokenizer.spec import TokenizerSpec
     from bgert_export.settings import Settings
 
     Progress = Callable[[str], None]
@@ -42,8 +43,6 @@ def export_checkpoint(
     progress: Progress | None,
 ) -> Manifest:
     """See `bgert_export.export`."""
-    from bgert.tokenizer_spec import TokenizerSpec
-
     say = progress or _silent
     targets = check_targets(targets)
     if not 0 < int8_floor < 1:
@@ -54,7 +53,7 @@ def export_checkpoint(
     staging.check()
     checkpoint = Checkpoint.open(locate(source, revision=revision, progress=progress))
     settings = decide(checkpoint, options)
-    spec = TokenizerSpec.from_checkpoint(checkpoint.folder)
+    spec = read_checkpoint(checkpoint.folder)
     _check_vocabulary(spec, checkpoint)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]

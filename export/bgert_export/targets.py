@@ -38,10 +38,10 @@ class Job:
     """Holds the tokenizer's files, and the graphs that were asked for earlier."""
     say: Callable[[str], None]
     int8_floor: float
-    """Least quality of an int8 graph, see `bgert_export.quantize.Quantized`."""
+    """Least quality of an int8 graph, see `bgert_export.graphs.quantize.Quantized`."""
 
 
-def _write(job: Job, target: str, precision: str, module: ModuleType, *arguments: Any, **options: Any) -> GraphEntry:
+def _write(job: Job, target: str, precision: str, module: ModuleType, /, *arguments: Any, **options: Any) -> GraphEntry:
     """Run one of the writers, which have one interface but for what comes in `arguments` and `options`."""
     network, settings = job.checkpoint.network, job.settings
     options["version"] = bgert.__version__
@@ -73,7 +73,7 @@ def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
 
 
 def _write_cpu_int8(job: Job) -> GraphEntry:
-    from bgert_export.quantize import quantize
+    from bgert_export.graphs.quantize import quantize
 
     entry: list[GraphEntry] = []
 

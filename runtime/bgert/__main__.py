@@ -2,6 +2,6 @@
 
 import sys
 
-from bgert.cli import main
+from bgert.commands.main import main
 
 sys.exit(main())

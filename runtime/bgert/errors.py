@@ -11,6 +11,7 @@ __all__ = [
     "EngineError",
     "EngineNotBuiltError",
     "EngineNotInstalledError",
+    "InputFileError",
     "IntegrityError",
     "InvalidOptionError",
     "InvalidTextError",
@@ -27,6 +28,10 @@ class BgertError(Exception):
 
 class InvalidTextError(BgertError, TypeError, ValueError):
     """A text is not a `str`, or holds a lone surrogate and so has no UTF-8 form."""
+
+
+class InputFileError(BgertError, OSError):
+    """A file of texts or of judgments cannot be read."""
 
 
 class InvalidOptionError(BgertError, ValueError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from bgert.backends import open_backend
+from bgert.backends.choose import open_backend
 from bgert.errors import InvalidOptionError, ModelFolderError, TruncationWarning
 from bgert.hub import locate
 from bgert.model_folder import Manifest, verify_files

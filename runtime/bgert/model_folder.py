@@ -108,7 +108,7 @@ class Manifest:
     architecture: dict[str, Any]
     """Hyperparameters: `model_type`, `num_hidden_layers`, `hidden_size`, ..."""
     tokenizer: dict[str, Any]
-    """`kind`, `settings`, `files` (list of file names), see `bgert.tokenizer_spec`."""
+    """`kind`, `settings`, `files` (list of file names), see `bgert.tokenizer.spec`."""
     tokenizer_files: list[FileEntry]
     max_tokens: int
     """Longest input in tokens, special tokens counted."""

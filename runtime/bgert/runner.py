@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.backends import Backend
+    from bgert.backends.protocol import Backend
     from bgert.tokenizer import TokenBatch
 
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]

@@ -11,9 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "batch_encoder.h"
-#include "text_model.h"
-#include "utf8.h"
+#include "tokenizer/batch_encoder.h"
+#include "tokenizer/text_model.h"
+#include "tokenizer/utf8.h"
 
 namespace bgert::fuzz {
 

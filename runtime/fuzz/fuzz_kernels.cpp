@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "cpu_ops/kernels.h"
 
 namespace {
 

@@ -10,13 +10,13 @@
 #include <utility>
 #include <vector>
 
-#include "added_tokens.h"
-#include "byte_order.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/byte_order.h"
 #include "fuzz_common.h"
-#include "precompiled_charsmap.h"
-#include "unicode.h"
-#include "unigram.h"
-#include "unigram_model.h"
+#include "tokenizer/precompiled_charsmap.h"
+#include "tokenizer/unicode.h"
+#include "tokenizer/unigram.h"
+#include "tokenizer/unigram_model.h"
 
 namespace {
 

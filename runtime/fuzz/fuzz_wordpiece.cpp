@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "bert_normalizer.h"
+#include "tokenizer/bert_normalizer.h"
 #include "fuzz_common.h"
-#include "wordpiece_model.h"
+#include "tokenizer/wordpiece_model.h"
 
 namespace {
 

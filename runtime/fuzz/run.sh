@@ -7,7 +7,7 @@ seconds=${2:-15}
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 flags="-std=c++20 -O1 -g -Wall -Wextra -Werror -pthread -Isrc"
-cores=$(ls src/*.cpp | grep -v -e /module.cpp -e /bind_)
+cores=$(ls src/tokenizer/*.cpp)
 for sanitizer in address,undefined thread; do
   for file in $cores fuzz/fuzz_wordpiece.cpp fuzz/fuzz_unigram.cpp; do
     echo "$file"
@@ -25,7 +25,7 @@ for sanitizer in address,undefined thread; do
   seconds=$(( (seconds + 3) / 4 ))
 done
 
-kernels="fuzz/fuzz_kernels.cpp src/kernels/choose.cpp src/kernels/isa_baseline.cpp"
+kernels="fuzz/fuzz_kernels.cpp src/cpu_ops/choose.cpp src/cpu_ops/isa_baseline.cpp"
 flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi"
 case $(uname -m) in
   x86_64)
@@ -35,7 +35,7 @@ case $(uname -m) in
     for set in "avx2 $avx2" "avx2vnni $avx2 -mavxvnni" "avx512 $avx512" "avx512vnni $avx512 -mavx512vnni" \
       "avx512bf16 $avx512 -mavx512vnni -mavx512bf16"; do
       name=${set%% *}
-      "${CXX:-g++}" $flags ${set#* } -c "src/kernels/isa_$name.cpp" -o "$build/$name.o"
+      "${CXX:-g++}" $flags ${set#* } -c "src/cpu_ops/isa_$name.cpp" -o "$build/$name.o"
       kernels="$kernels $build/$name.o"
     done
     ;;

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "batch_encoder.h"
+#include "tokenizer/batch_encoder.h"
 #include "bind.h"
 
 namespace nb = nanobind;

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bind.h"
-#include "unigram_model.h"
+#include "tokenizer/unigram_model.h"
 
 namespace nb = nanobind;
 

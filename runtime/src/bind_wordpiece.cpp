@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "bind.h"
-#include "wordpiece_model.h"
+#include "tokenizer/wordpiece_model.h"
 
 namespace nb = nanobind;
 

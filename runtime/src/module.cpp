@@ -3,7 +3,7 @@
 #include <nanobind/stl/string.h>
 
 #include "bind.h"
-#include "text_model.h"
+#include "tokenizer/text_model.h"
 
 namespace nb = nanobind;
 

@@ -55,7 +55,8 @@ def make_network(make_checkpoint):
     """A Network over a fresh checkpoint."""
 
     def make(**arguments):
-        from bgert_export.checkpoint import Checkpoint, Source
+        from bgert_export.checkpoint import Checkpoint
+        from bgert_export.source import Source
 
         return Checkpoint.open(Source(make_checkpoint(**arguments))).network
 

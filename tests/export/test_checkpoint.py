@@ -6,8 +6,9 @@ import json
 import pytest
 
 from bgert.errors import ModelNotFoundError
-from bgert_export.checkpoint import Checkpoint, Source, locate
+from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import CheckpointError
+from bgert_export.source import Source
 
 
 def test_a_local_folder_wins_over_a_hub_id(make_checkpoint, monkeypatch):

@@ -22,7 +22,7 @@ def bgert(hub, tmp_path):
     """Runs the command line against the stand-in."""
 
     def run(*arguments, offline=False):
-        code = "import sys; from bgert.cli import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from bgert.commands.main import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.run(
             [sys.executable, "-c", code, "export", *arguments, "--no-verify"],
             env=environment(hub, tmp_path / "cache", offline=offline),

@@ -165,7 +165,7 @@ def test_importing_export_is_light():
 SLOW = """
 import sys, time
 from bgert_export.graphs import builder
-from bgert.cli import main
+from bgert.commands.main import main
 add = builder.GraphBuilder.weight
 pause = float(sys.argv[1])
 def slowly(self, *arguments):
@@ -254,7 +254,7 @@ def test_many_processes_start_at_once(start, tmp_path):
 def test_the_disk_is_full(checkpoint, tmp_path):
     """A limit on file size stands for the disk: the write fails in the same place with the same kind of error."""
     code = (
-        "import resource, sys; from bgert.cli import main; import bgert_export.pipeline;"
+        "import resource, sys; from bgert.commands.main import main; import bgert_export.pipeline;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["export", str(checkpoint), "-o", str(tmp_path / "out"), "--no-verify"]

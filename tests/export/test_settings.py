@@ -3,10 +3,11 @@
 import pytest
 
 from bgert.errors import InvalidOptionError
-from bgert_export.checkpoint import Checkpoint, Source
+from bgert_export.checkpoint import Checkpoint
 from bgert_export.errors import UndecidedError
 from bgert_export.known_models import KnownModel
 from bgert_export.settings import Options, decide
+from bgert_export.source import Source
 
 QUERY = "Represent this sentence for searching relevant passages: "
 

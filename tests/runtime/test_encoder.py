@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bgert
-from bgert.sample_texts import sample_texts
+from bgert.evaluation.sample_texts import sample_texts
 
 TEXTS = [
     "",

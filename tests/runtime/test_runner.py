@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bgert.backends import BackendInfo
+from bgert.backends.protocol import BackendInfo
 from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
 from bgert.runner import Runner
 

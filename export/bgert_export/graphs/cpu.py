@@ -2,7 +2,7 @@
 
 Every layer sees the tokens of all texts end to end, [T, H]. Matrices are written by `linears.py` in the precision that
 is asked for; one each for query, key and value, because one for all three costs a copy to split them. The rest is
-float32 and mostly bgert's own operators (domain `bgert`, runtime/src/kernels): attention over packed rows,
+float32 and mostly bgert's own operators (domain `bgert`, runtime/src/cpu_ops): attention over packed rows,
 residual + LayerNorm, GELU and mean pooling.
 
 Inputs, all int32: `input_ids` [T], `position_ids` [T] (from 0 in each text), `cu_seqlens` [B + 1] (text b is the rows

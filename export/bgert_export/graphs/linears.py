@@ -5,7 +5,7 @@ float32 that is the rows themselves. In bfloat16 it is the rows rounded. In int8
 a zero point for each row by itself, so that a row's numbers never depend on its batch mates and need no calibration;
 weights are signed bytes with a scale for each output column. Sums of products are exact in 32 bits.
 
-Weights are stored in panels of 32 output columns, as the kernels read them (runtime/src/kernels).
+Weights are stored in panels of 32 output columns, as the kernels read them (runtime/src/cpu_ops).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bf16Linears", "Fp32Linears", "Int8Linears", "Linears", "quantize_columns"]
 
-PANEL = 32  # kPanelColumns of runtime/src/kernels/kernels.h
+PANEL = 32  # kPanelColumns of runtime/src/cpu_ops/kernels.h
 
 
 class Linears(Protocol):

@@ -8,7 +8,7 @@ than 16 bits live between LayerNorms only: what a layer hands to the next is 16 
 matrix product reads anyway.
 
 Inputs, all int32: `input_ids` [B, S], `position_ids` [B, S] (rows of the position table, see
-`bgert.backends.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
+`bgert.backends.tensorrt.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
 `token_type_ids` [B, S] where the graph needs it. `tensorrt_rules` proves the rules on the written file.
 """
 
@@ -36,7 +36,7 @@ __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "stem", "write_encoder", "wr
 
 OPSET = {"ai.onnx": 20}  # Gelu; the parser of TensorRT 10.0 reads 9 to 20
 IR_VERSION = 9
-MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.engine
+MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.tensorrt.engine
 MASKED = -10_000.0  # exp of it is 0, and no score added to it leaves the range of float16
 _TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
 

@@ -1,4 +1,4 @@
-"""Which engine serves a device by name."""
+"""Which engine serves a device by name. Engine libraries are imported by the backend that is taken."""
 
 from __future__ import annotations
 
@@ -18,13 +18,59 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bgert.backends import Backend
+    from bgert.backends.protocol import Backend
     from bgert.model_folder import GraphEntry, Manifest
 
-__all__ = ["open_auto", "open_cpu", "open_cuda", "open_tensorrt", "parse_devices"]
+__all__ = ["open_backend", "parse_devices"]
 
 _DEVICE = re.compile(r"auto|cpu|tensorrt|cuda(:(\d+|all))?")
 _said: set[str] = set()
+
+
+def open_backend(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    device: str | Sequence[str],
+    precision: str,
+    threads: int | None,
+    mode: str,
+    gpu_memory_limit: int | None = None,
+) -> Backend:
+    """Load the graph of a model folder that fits the device.
+
+    Args:
+        folder: the model folder.
+        manifest: its manifest.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list of CUDA devices, or `tensorrt`.
+        precision: of the graph; `auto` takes the first of the device.
+        threads: cores of the CPU backend.
+        mode: `throughput` or `latency`, on the CPU; a GPU serves both at once.
+        gpu_memory_limit: bytes an engine may take on each GPU.
+
+    Raises:
+        InvalidOptionError: unknown device or mode, or a number below one.
+        DeviceUnavailableError: the device is not there, or the folder has no graph for it with this precision.
+        DeviceMemoryError: the model does not fit on the device.
+        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+        EngineNotBuiltError: TensorRT has no engine of this model for this GPU yet.
+        IntegrityError: a file of the graph is not the one that export wrote.
+    """
+    if mode not in ("throughput", "latency"):
+        raise InvalidOptionError(f"unknown mode {mode!r}: use throughput or latency")
+    for name, value in (("threads", threads), ("gpu_memory_limit", gpu_memory_limit)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InvalidOptionError(f"{name} is {value!r}: use a whole number from 1, or None for all there is")
+    names = parse_devices(device)
+    if names == ["auto"]:
+        return _open_auto(folder, manifest, precision, threads, mode, gpu_memory_limit)
+    if names == ["cpu"]:
+        if gpu_memory_limit is not None:
+            raise InvalidOptionError("gpu_memory_limit is for a GPU, and device is 'cpu'")
+        return _open_cpu(folder, manifest, precision, threads, mode)
+    if names == ["tensorrt"]:
+        return _open_tensorrt(folder, manifest, precision, mode)
+    return _open_cuda(folder, manifest, names, precision, gpu_memory_limit)
 
 
 def parse_devices(device: str | Sequence[str]) -> list[str]:
@@ -44,7 +90,7 @@ def parse_devices(device: str | Sequence[str]) -> list[str]:
     return names
 
 
-def open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str) -> Backend:
+def _open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str) -> Backend:
     """The `cpu` graph on ONNX Runtime."""
     from bgert.backends.onnx_cpu import OnnxCpuBackend
 
@@ -52,12 +98,12 @@ def open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | No
     return OnnxCpuBackend(folder, graph, threads=threads, mode=mode)
 
 
-def open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str, memory_limit: int | None) -> Backend:
+def _open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str, memory_limit: int | None) -> Backend:
     """The `cuda` graph on ONNX Runtime, on each of the devices."""
     graph = _graph(folder, manifest, "cuda", precision)
-    from bgert.backends.cuda_check import count_devices, parse_cuda_devices
-    from bgert.backends.device_pool import DevicePool
-    from bgert.backends.onnx_cuda import OnnxCudaBackend
+    from bgert.backends.cuda.backend import OnnxCudaBackend
+    from bgert.backends.cuda.check import count_devices, parse_cuda_devices
+    from bgert.backends.cuda.device_pool import DevicePool
 
     count = count_devices()
     numbers = [number for name in names for number in parse_cuda_devices(name, count)]
@@ -75,14 +121,14 @@ def open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str
     return backends[0] if len(backends) == 1 else DevicePool(backends)
 
 
-def open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str) -> Backend:
+def _open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str) -> Backend:
     """The `tensorrt` graph, through the engine that `bgert build` made of it."""
-    from bgert.backends.tensorrt import TensorRtBackend
+    from bgert.backends.tensorrt.backend import TensorRtBackend
 
     return TensorRtBackend(folder, manifest, _graph(folder, manifest, "tensorrt", precision), mode=mode)
 
 
-def open_auto(
+def _open_auto(
     folder: Path, manifest: Manifest, precision: str, threads: int | None, mode: str, memory_limit: int | None
 ) -> Backend:
     """The first GPU where there is one and the folder has a graph for it, else the CPU.
@@ -90,7 +136,7 @@ def open_auto(
     A machine without a GPU, and a folder made for the CPU, are no news. That a GPU is there, was prepared for and is
     not used is said, once a process for each reason.
     """
-    from bgert.backends.cuda_check import installed, nvidia_device_present
+    from bgert.backends.cuda.check import installed, nvidia_device_present
 
     wanted = None if precision == "auto" else precision
     has_cpu = manifest.graph("cpu", wanted) is not None
@@ -99,7 +145,7 @@ def open_auto(
     if nvidia_device_present() or not has_cpu:
         if has_cuda:
             try:
-                return open_cuda(folder, manifest, ["cuda"], precision, memory_limit)
+                return _open_cuda(folder, manifest, ["cuda"], precision, memory_limit)
             except (DeviceUnavailableError, DeviceMemoryError, EngineNotInstalledError) as error:
                 if not has_cpu:
                     raise
@@ -113,7 +159,7 @@ def open_auto(
             DeviceWarning,
             stacklevel=4,
         )
-    return open_cpu(folder, manifest, precision, threads, mode)
+    return _open_cpu(folder, manifest, precision, threads, mode)
 
 
 def _graph(folder: Path, manifest: Manifest, target: str, precision: str) -> GraphEntry:

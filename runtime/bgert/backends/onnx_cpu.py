@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert import _native
-from bgert.backends import BackendInfo
+from bgert.backends.protocol import BackendInfo
 from bgert.cpu_count import available_cpus
 from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
 from bgert.model_folder import verify_files
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxCpuBackend", "feeds_of", "open_session"]
 
-# bgert's own operators (runtime/src/kernels), built beside the tokenizer.
+# bgert's own operators (runtime/src/cpu_ops), built beside the tokenizer.
 KERNELS = Path(_native.__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
 # 128 to 1,024 make little difference (LOG.md); small batches spread well over the workers.
 TOKEN_BUDGET = 512

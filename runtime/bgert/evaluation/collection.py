@@ -12,8 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from bgert.errors import BgertError
-from bgert.text_files import InputFileError
+from bgert.errors import BgertError, InputFileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

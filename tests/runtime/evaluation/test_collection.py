@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from bgert.errors import BgertError
+from bgert.errors import BgertError, InputFileError
 from bgert.evaluation import CollectionError, load_collection
-from bgert.text_files import InputFileError
 
 
 def test_reads_everything(collection_folder, qrels):

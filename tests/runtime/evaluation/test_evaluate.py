@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bgert import Encoder, InvalidOptionError, Reranker, TruncationWarning
-from bgert.cli import main
+from bgert.commands.main import main
 from bgert.evaluation import Collection, CollectionError, evaluate, load_collection, ndcg, recall, reciprocal_rank
 from bgert_export import export
 

@@ -1,0 +1,1 @@
+"""TensorRT engines: which shapes, how they are built, and what they compute without a GPU."""

@@ -1,0 +1,1 @@
+"""A written model folder beside the PyTorch checkpoint it came from."""

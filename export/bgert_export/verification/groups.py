@@ -1,0 +1,96 @@
+"""The inputs of a verification, in groups that run together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgert.errors import InvalidOptionError
+from bgert_export.verification import texts as built_in
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bgert.tokenizer import TokenBatch, Tokenizer
+    from bgert_export.verification.torch_reference import Tokens
+
+    Array = NDArray[np.float32]
+
+__all__ = ["Group", "built_in_groups", "file_groups"]
+
+
+@dataclass
+class Group:
+    """Inputs that run together."""
+
+    name: str
+    texts: list[str]
+    max_length: int
+    second: list[str] | None = None
+    """Documents, for pairs."""
+    one_batch: bool = False
+    """Run as one batch in this order, instead of in batches of the runtime's choice."""
+    inputs: list[Tokens] = field(default_factory=list)
+    expected: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def encode(self, tokenizer: Tokenizer, prefix: str) -> TokenBatch:
+        """Token ids, of texts after the model's default prompt."""
+        texts = [prefix + text for text in self.texts]
+        return tokenizer.encode_batch(texts, self.second, max_length=self.max_length)
+
+
+def built_in_groups(kind: str, max_tokens: int) -> list[Group]:
+    """The texts that every export is verified on, or pairs of texts for a reranker."""
+    if kind == "reranker":
+        groups = [
+            Group(f"query {number}", [query] * len(documents), max_tokens, documents)
+            for number, (query, documents) in enumerate(built_in.pairs())
+        ]
+        # The same pairs in one batch, where padding would be most of the work.
+        mixed = [(query, document) for query, documents in built_in.pairs() for document in documents[-4:]]
+        queries, documents = ([pair[side] for pair in mixed] for side in (0, 1))
+        groups.append(Group("uneven batch", queries, max_tokens, documents, one_batch=True))
+        least = 6
+        long = built_in.long_text()
+        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(max_tokens, least)]
+        return groups + [Group(f"length {n}", [query], n, [document]) for query, document, n in ladder]
+    groups = [Group("mixed texts", built_in.mixed(), max_tokens)]
+    groups += [
+        Group(f"uneven batch {number}", texts, max_tokens, one_batch=True)
+        for number, texts in enumerate(built_in.adversarial())
+    ]
+    words = built_in.long_text().split()
+    for number, n in enumerate(built_in.ladder_lengths(max_tokens)):
+        # One at a time, each with other words; two tokens are the special ones alone.
+        text = " ".join(words[number:]) if n > 2 else ""
+        groups.append(Group(f"length {n}", [text], max(n, 3)))
+    return groups
+
+
+def file_groups(kind: str, max_tokens: int, name: str) -> list[Group]:
+    """The texts of a file, or for a reranker lines of query, tab, document.
+
+    Raises:
+        InvalidOptionError: the file has no texts, or a line of pairs no tab.
+        BgertError: the file cannot be read.
+    """
+    from bgert.commands.text_files import read_texts
+
+    lines = list(read_texts(name))
+    if not lines:
+        raise InvalidOptionError(f"{name} holds no texts")
+    if kind == "encoder":
+        return [Group("texts", lines, max_tokens)]
+    split = [line.split("\t", 1) for line in lines]
+    for number, parts in enumerate(split, 1):
+        if len(parts) != 2:
+            raise InvalidOptionError(f"{name}: line {number} has no tab between query and document")
+    by_query: dict[str, list[str]] = {}
+    for query, document in split:
+        by_query.setdefault(query, []).append(document)
+    return [
+        Group(f"query {number}", [query] * len(documents), max_tokens, documents)
+        for number, (query, documents) in enumerate(by_query.items())
+    ]

@@ -1,0 +1,346 @@
+"""Comparison of a model folder with the PyTorch checkpoint, through the public runtime.
+
+Token ids must be equal; vectors and logits must agree within the tolerances below. PyTorch runs first and is
+released before the engine loads, so both never are in memory together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, InvalidOptionError, TruncationWarning
+from bgert.model_folder import Manifest, Parity
+from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.verification import texts as built_in
+from bgert_export.verification.groups import Group, built_in_groups, file_groups
+from bgert_export.verification.torch_reference import TorchReference, require_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from bgert.model_folder import GraphEntry
+
+    Array = NDArray[np.float32]
+    Progress = Callable[[str], None]
+
+__all__ = ["TOLERANCES", "Report", "Tolerance", "verify_against", "verify_folder"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a graph of one kind and precision may differ by."""
+
+    max_abs_error: float | None
+    """Encoders: of components of vectors at length one (those that are not normalised are divided by the length of
+    PyTorch's). Rerankers: of raw logits."""
+    min_cosine: float | None = None
+    mean_cosine: float | None = None
+    correlation: float | None = None
+    """Rerankers: of all logits with PyTorch's, at least."""
+    order_gap: float | None = 1e-5
+    """Rerankers: logits of PyTorch nearer than this may come in either order; None where order is not judged."""
+
+
+TOLERANCES = {
+    ("encoder", "fp32"): Tolerance(2e-5, 0.999999),
+    ("reranker", "fp32"): Tolerance(1e-4),
+    # Of every value rounded to 16 bits where the graph says; cosine is the bound that matters.
+    ("encoder", "fp16"): Tolerance(2e-2, 0.9995, mean_cosine=0.9999),
+    ("reranker", "fp16"): Tolerance(2e-2, order_gap=2e-2),
+    ("encoder", "bf16"): Tolerance(5e-2, 0.999),
+    ("reranker", "bf16"): Tolerance(0.25, order_gap=0.25),
+}
+
+
+def _tolerance(kind: str, graph: GraphEntry) -> Tolerance:
+    """What a graph must keep to: the table's, or the floor that it was made with."""
+    if graph.floor is None:
+        return TOLERANCES[kind, graph.precision]
+    if kind == "encoder":
+        return Tolerance(None, mean_cosine=graph.floor)
+    return Tolerance(None, correlation=graph.floor, order_gap=None)
+
+
+@dataclass
+class Report:
+    """The outcome for one graph."""
+
+    target: str
+    precision: str
+    passed: bool
+    failures: list[str]
+    """What failed, in words."""
+    parity: Parity
+    tolerance: Tolerance
+
+    def summary(self) -> str:
+        """A line or two for people."""
+        parity = self.parity
+        parts = [f"{parity.count} compared", f"max abs error {parity.max_abs_error:.2e}"]
+        if parity.min_cosine is not None:
+            parts.append(f"min cosine {parity.min_cosine:.9f}")
+        if parity.mean_cosine is not None:
+            parts.append(f"mean {parity.mean_cosine:.6f}")
+        if parity.rank_agreement is not None:
+            parts.append(f"same order for {100 * parity.rank_agreement:g} % of queries")
+        equal = "equal to" if self.precision == "fp32" else "within its tolerance of"
+        verdict = equal if self.passed else "DIFFERS from"
+        line = f"{self.target} {self.precision}: {verdict} {parity.reference} ({', '.join(parts)}; {parity.engine})"
+        return "\n  ".join([line, *self.failures])
+
+
+def verify_against(
+    folder: str | Path,
+    against: str | Path,
+    *,
+    revision: str | None = None,
+    texts_file: str | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
+
+    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
+    through the engine that `bgert build` made, and other graphs are left out.
+
+    Raises:
+        DeviceUnavailableError: no graph runs here.
+        BgertError: either side cannot be loaded, or the text file cannot be read.
+    """
+    require_torch()
+    if device not in ("cpu", "tensorrt"):
+        raise InvalidOptionError(f"unknown device {device!r}: use cpu or tensorrt")
+    manifest = Manifest.read(folder)
+    if device == "tensorrt" and manifest.graph("tensorrt") is None:
+        raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
+    source = locate(against, revision=revision, progress=progress)
+    checkpoint = Checkpoint.open(source)
+    architecture = checkpoint.architecture
+    if (architecture.kind, architecture.num_labels) != (manifest.kind, manifest.num_labels) or (
+        manifest.dimensions not in (None, architecture.hidden_size)
+    ):
+        raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
+    groups = (
+        file_groups(manifest.kind, manifest.max_tokens, texts_file)
+        if texts_file
+        else built_in_groups(manifest.kind, manifest.max_tokens)
+    )
+    reports = _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
+    if not reports:
+        raise DeviceUnavailableError(f"none of the graphs of {folder} runs here, so nothing was compared")
+    return reports
+
+
+def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
+    """Compare a model folder with the checkpoint it was just written from, on the built-in texts.
+
+    A graph for a device that is not here has no report.
+    """
+    manifest = Manifest.read(folder)
+    return _compare(folder, manifest, checkpoint, built_in_groups(manifest.kind, manifest.max_tokens), None, progress)
+
+
+def _compare(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    groups: list[Group],
+    texts_file: str | None,
+    progress: Progress | None,
+    device: str = "cpu",
+) -> list[Report]:
+    prefix = manifest.prompts.get(manifest.default_prompt or "", "")
+    count = sum(len(group.texts) for group in groups)
+    if progress is not None:
+        progress(f"verifying: PyTorch on {count} inputs")
+    reference = TorchReference(
+        checkpoint.folder,
+        model_type=checkpoint.architecture.model_type,
+        kind=manifest.kind,
+        pooling=manifest.pooling,
+        normalize=manifest.normalize,
+    )
+    described = reference.description
+    for group in groups:
+        group.inputs = reference.tokenize([prefix + text for text in group.texts], group.second, group.max_length)
+    rows = reference.run([entry for group in groups for entry in group.inputs])
+    del reference
+    for group in groups:
+        group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]
+    corpus = f"{count} inputs of {Path(texts_file).name}" if texts_file else built_in.description(count)
+    differences = _token_differences(folder, groups, prefix)
+    reports = []
+    for graph in manifest.graphs:
+        if device == "tensorrt" and graph.target != device:
+            continue
+        if progress is not None:
+            progress(f"verifying: {graph.target} {graph.precision} on the same")
+        failures = list(differences)
+        try:
+            for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
+                report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
+                failures += report.failures
+        except (DeviceUnavailableError, EngineNotInstalledError) as error:
+            if graph.target != "cuda":
+                raise
+            if progress is not None:
+                progress(f"{graph.target} {graph.precision}: NOT verified, because it does not run here: {error}")
+            continue
+        report.failures = failures
+        report.passed = not report.failures
+        reports.append(report)
+    return reports
+
+
+def _token_differences(folder: Path, groups: list[Group], prefix: str) -> list[str]:
+    from bgert.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    wrong: list[tuple[str, str]] = []
+    for group in groups:
+        batch = group.encode(tokenizer, prefix)
+        for number, (first, last) in enumerate(zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False)):
+            expected = group.inputs[number]
+            same = np.array_equal(batch.ids[first:last], expected.ids)
+            if group.second is not None:
+                same = same and np.array_equal(batch.type_ids[first:last], expected.types)
+            if not same:
+                wrong.append((group.name, group.texts[number]))
+    if not wrong:
+        return []
+    name, text = wrong[0]
+    return [f"token ids of {len(wrong)} inputs differ from transformers', first in {name}: {_short(text)}"]
+
+
+def _compare_graph(
+    manifest: Manifest,
+    graph: GraphEntry,
+    groups: list[Group],
+    found: list[Array],
+    engine: str,
+    described: str,
+    corpus: str,
+) -> Report:
+    tolerance = _tolerance(manifest.kind, graph)
+    errors, cosines = [], []
+    worst = (-1.0, "", "")
+    agreed: list[bool] = []
+    for group, rows in zip(groups, found, strict=True):
+        expected = group.expected.astype(np.float64)
+        scale = np.ones((len(expected), 1))
+        if manifest.kind == "encoder":
+            scale = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+            lengths = np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True), 1e-12)
+            cosines.append((expected / scale * (rows / lengths)).sum(1))
+        elif group.name.startswith("query"):
+            agreed.append(_same_order(expected[:, 0], rows[:, 0], tolerance.order_gap or 0.0))
+        error = np.abs((rows - expected) / scale).max(axis=1)
+        errors.append(error)
+        if error.max() > worst[0]:
+            worst = (float(error.max()), group.name, group.texts[int(error.argmax())])
+    cosine = np.concatenate(cosines) if cosines else None
+    parity = Parity(
+        reference=described,
+        corpus=corpus,
+        count=sum(len(error) for error in errors),
+        max_abs_error=float(np.concatenate(errors).max()),
+        min_cosine=None if cosine is None else float(cosine.min()),
+        mean_cosine=None if cosine is None else float(cosine.mean()),
+        rank_agreement=float(np.mean(agreed)) if agreed else None,
+        engine=engine,
+    )
+    failures = []
+    if tolerance.max_abs_error is not None and not parity.max_abs_error <= tolerance.max_abs_error:
+        failures.append(
+            f"max abs error {parity.max_abs_error:.2e} is above {tolerance.max_abs_error:g}, "
+            f"in {worst[1]}: {_short(worst[2])}"
+        )
+    if tolerance.min_cosine is not None and not (parity.min_cosine or 0.0) >= tolerance.min_cosine:
+        failures.append(f"min cosine {parity.min_cosine} is below {tolerance.min_cosine}")
+    if tolerance.mean_cosine is not None and not (parity.mean_cosine or 0.0) >= tolerance.mean_cosine:
+        failures.append(f"mean cosine {parity.mean_cosine} is below {tolerance.mean_cosine}")
+    if tolerance.correlation is not None:
+        scores = [np.concatenate([group.expected[:, 0] for group in groups]), np.concatenate([r[:, 0] for r in found])]
+        correlation = float(np.corrcoef(scores)[0, 1])
+        if not correlation >= tolerance.correlation:
+            failures.append(f"the correlation of scores {correlation:.5f} is below {tolerance.correlation}")
+    if tolerance.order_gap is not None and not all(agreed):
+        failures.append(f"the documents of {agreed.count(False)} of {len(agreed)} queries come in another order")
+    return Report(graph.target, graph.precision, not failures, failures, parity, tolerance)
+
+
+def _outputs(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str, device: str
+) -> Iterator[tuple[list[Array], str]]:
+    """Outputs of every group and the engine that made them, once for each way of running the graph here.
+
+    The last way is the one that the report describes.
+    """
+    if graph.target in (device, "cuda"):
+        yield _run_groups(folder, manifest, graph, groups, prefix)
+        return
+    from bgert.batching import PackedBatch
+    from bgert.tokenizer import Tokenizer
+    from bgert_export.tensorrt.stand_in import StandIn
+
+    tokenizer = Tokenizer.from_folder(folder)
+    batches = []
+    for group in groups:
+        batch = group.encode(tokenizer, prefix)
+        batches.append(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+    for rounded in (False, True) if graph.precision == "fp16" else (True,):
+        engine = StandIn(folder, manifest, graph, rounded=rounded)
+        run = (engine.run if group.one_batch else engine.run_sorted for group in groups)
+        yield [each(batch) for each, batch in zip(run, batches, strict=True)], engine.engine
+
+
+def _run_groups(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str
+) -> tuple[list[Array], str]:
+    """Outputs of every group, and the engine that made them."""
+    from bgert.batching import PackedBatch
+
+    found: list[Array] = []
+    model: Any = _open_model(folder, manifest.kind, graph)
+    # The runtime sorts by length and cuts; uneven batches are put to the same session past that.
+    backend = model._runner.backend
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        for group in groups:
+            if group.one_batch:
+                batch = group.encode(model.tokenizer, prefix)
+                rows = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+            elif group.second is None:
+                rows = model.encode(group.texts, max_length=group.max_length)
+            else:
+                rows = model.score(list(zip(group.texts, group.second, strict=True)), max_length=group.max_length)
+            found.append(np.asarray(rows).reshape(len(group.texts), -1))
+    return found, model.engine
+
+
+def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
+    if kind == "encoder":
+        from bgert.encoder import Encoder
+
+        return Encoder(folder, device=graph.target, precision=graph.precision)
+    from bgert.reranker import Reranker
+
+    return Reranker(folder, device=graph.target, precision=graph.precision)
+
+
+def _same_order(expected: NDArray[np.float64], found: Array, gap: float) -> bool:
+    """Whether `found` puts any two in the order of `expected`, up to those nearer than `gap`."""
+    ordered = expected[np.argsort(-found, kind="stable")]
+    least_so_far = np.minimum.accumulate(ordered)
+    return bool((ordered - least_so_far <= gap).all())
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,162 @@
+"""Why CUDA does not work here, in words: libraries, driver and devices, each asked for before an engine needs it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bgert.backends.cuda.session import PROVIDER
+from bgert.backends.cuda_memory import CudaRuntime, load_library
+from bgert.errors import DeviceUnavailableError, EngineNotInstalledError
+
+__all__ = [
+    "count_devices",
+    "import_onnxruntime",
+    "installed",
+    "nvidia_device_present",
+    "parse_cuda_devices",
+    "require_libraries",
+]
+
+
+MINIMUM = (1, 31)
+# What libonnxruntime_providers_cuda.so needs, by CUDA's major version, with the pip packages that hold it. In the
+# order in which they load: each needs those before it.
+LIBRARIES = {
+    13: [
+        ("libcudart.so.13", "nvidia-cuda-runtime>=13,<14"),
+        ("libcublasLt.so.13", "nvidia-cublas>=13,<14"),
+        ("libcublas.so.13", "nvidia-cublas>=13,<14"),
+        ("libcurand.so.10", "nvidia-curand>=10,<11"),
+    ],
+    12: [
+        ("libcudart.so.12", "nvidia-cuda-runtime-cu12"),
+        ("libcublasLt.so.12", "nvidia-cublas-cu12"),
+        ("libcublas.so.12", "nvidia-cublas-cu12"),
+        ("libcurand.so.10", "nvidia-curand-cu12"),
+    ],
+}
+
+
+def installed(name: str) -> str | None:
+    """Version of a pip package, None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def nvidia_device_present() -> bool:
+    """Whether the system shows an NVIDIA device. Looks at files alone: starting CUDA would forbid to fork later."""
+    devices = any(re.fullmatch(r"nvidia\d+", path.name) for path in Path("/dev").glob("nvidia*"))
+    return devices or Path("/dev/dxg").exists()
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime with its CUDA provider built in.
+
+    Raises:
+        EngineNotInstalledError: it is missing, too old, built without CUDA, or hidden by the package `onnxruntime`.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[gpu]'") from None
+    plain, gpu = installed("onnxruntime"), installed("onnxruntime-gpu")
+    if PROVIDER not in onnxruntime.get_available_providers():
+        if plain is not None and gpu is not None:
+            raise EngineNotInstalledError(
+                f"onnxruntime {plain} and onnxruntime-gpu {gpu} are both installed, in one folder, and the one without "
+                "CUDA won: pip uninstall onnxruntime onnxruntime-gpu, then pip install 'bgert[gpu]'"
+            )
+        raise EngineNotInstalledError(
+            f"onnxruntime {onnxruntime.__version__} is built without CUDA: pip uninstall onnxruntime, then "
+            "pip install 'bgert[gpu]'"
+        )
+    version = tuple(int(part) for part in re.findall(r"\d+", onnxruntime.__version__)[:2])
+    if version < MINIMUM:
+        raise EngineNotInstalledError(
+            f"onnxruntime-gpu {onnxruntime.__version__} is older than {MINIMUM[0]}.{MINIMUM[1]}, which the cuda graph "
+            "needs: pip install -U 'bgert[gpu]'"
+        )
+    return onnxruntime
+
+
+def cuda_major(onnxruntime: Any) -> int:
+    """The major version of CUDA that ONNX Runtime was built for.
+
+    Raises:
+        EngineNotInstalledError: it does not say, or it is one that bgert does not know.
+    """
+    try:
+        from onnxruntime.capi.build_and_package_info import cuda_version
+    except ImportError:
+        cuda_version = getattr(onnxruntime, "cuda_version", "")
+    major = int(found[0]) if (found := re.match(r"\d+", str(cuda_version))) else 0
+    if major not in LIBRARIES:
+        raise EngineNotInstalledError(
+            f"onnxruntime-gpu {onnxruntime.__version__} was built for CUDA {cuda_version or 'of an unknown version'}; "
+            f"bgert knows {' and '.join(map(str, sorted(LIBRARIES)))}: pip install 'bgert[gpu]'"
+        )
+    return major
+
+
+def require_libraries(major: int) -> None:
+    """Load what ONNX Runtime's CUDA provider needs, so that it is there when the provider asks for it.
+
+    Raises:
+        EngineNotInstalledError: libraries are missing; the message names each with its pip package.
+        DeviceUnavailableError: there is no driver.
+    """
+    missing = []
+    for soname, package in LIBRARIES[major]:
+        try:
+            load_library(soname, package)
+        except EngineNotInstalledError:  # noqa: PERF203
+            missing.append((soname, package))
+    if missing:
+        names = ", ".join(soname for soname, _ in missing)
+        packages = " ".join(f"'{package}'" for package in dict.fromkeys(package for _, package in missing))
+        raise EngineNotInstalledError(
+            f"ONNX Runtime's CUDA provider needs {names}, not found: pip install 'bgert[gpu]', "
+            f"or pip install {packages}"
+        )
+    try:
+        load_library("libcuda.so.1", "the NVIDIA driver")
+    except EngineNotInstalledError as error:
+        reason = str(error).split("(", 1)[1].split(")", 1)[0]
+        raise DeviceUnavailableError(
+            f"there is no NVIDIA driver here ({reason}): install one, or use device='cpu'; a container needs --gpus all"
+        ) from None
+
+
+def count_devices() -> int:
+    """How many devices CUDA shows to this process, at least 1.
+
+    Raises:
+        EngineNotInstalledError: as `import_onnxruntime` and `require_libraries`.
+        DeviceUnavailableError: there is no driver, one too old, or no device.
+    """
+    if sys.platform != "linux":
+        raise DeviceUnavailableError("device='cuda' needs Linux: use device='cpu'")
+    major = cuda_major(import_onnxruntime())
+    require_libraries(major)
+    return CudaRuntime(major).device_count()
+
+
+def parse_cuda_devices(device: str, count: int) -> list[int]:
+    """Device numbers of `cuda` (the first), `cuda:1`, or `cuda:all`, of `count` devices.
+
+    Raises:
+        DeviceUnavailableError: there is no such device.
+    """
+    if device == "cuda:all":
+        return list(range(count))
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        have = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise DeviceUnavailableError(f"there is no device {device}: CUDA shows {have}")
+    return [number]

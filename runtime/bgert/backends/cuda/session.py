@@ -1,0 +1,320 @@
+"""One model on one GPU through ONNX Runtime: its session, streams, staging slots and CUDA graphs.
+
+Everything here but `wait` and `translated` runs in one thread, which ONNX Runtime ties CUDA graphs and handles to.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from bgert.backends.cuda.packed_layout import Bucket, bucket_of, graph_buckets
+from bgert.backends.cuda_memory import LOST_CODES
+from bgert.batching import PackedBatch
+from bgert.errors import (
+    BgertError,
+    DeviceLostError,
+    DeviceMemoryError,
+    DeviceUnavailableError,
+    EngineError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bgert.backends.cuda.packed_layout import InputPlan
+    from bgert.backends.cuda_memory import CudaRuntime, DeviceMemory, Event, PinnedMemory
+
+__all__ = ["PROVIDER", "CudaSession", "Slot"]
+
+PROVIDER = "CUDAExecutionProvider"
+LEAST_TEXT = 4  # tokens; of a batch of shorter texts on average only a part fits a slot
+SLOTS_A_TOKEN = 5 / 2  # room for inputs of [B, S], whose texts are not all of one length
+
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory|is smaller than requested bytes|out of memory|ALLOC_FAILED|CUDA failure 2:", re.I
+)
+_FAILURE = re.compile(r"CUDA failure (\d+): [^;]*")
+
+
+_Part = TypeVar("_Part", "PinnedMemory", "DeviceMemory", "Event")
+
+
+@dataclass
+class Slot:
+    """Staging of one batch: the same blocks on both sides of the bus, and how far it is."""
+
+    host_in: PinnedMemory
+    device_in: DeviceMemory
+    device_out: DeviceMemory
+    host_out: PinnedMemory
+    uploaded: Event
+    computed: Event
+    done: Event
+
+    def close(self) -> None:
+        """Free it."""
+        for part in vars(self).values():
+            part.close()
+
+
+class CudaSession:
+    """Opens the model, with `ring` slots for plain runs and one for CUDA graphs.
+
+    Args:
+        onnxruntime: the module.
+        cuda: the CUDA runtime.
+        path: the graph.
+        output: name of its output.
+        plan: its inputs.
+        device: number of the device.
+        max_tokens: longest text.
+        tokens: most tokens of a batch.
+        ring: slots for plain runs.
+        memory_limit: bytes for ONNX Runtime, None for no limit.
+
+    Raises:
+        DeviceUnavailableError: the graph does not run whole on the device.
+        DeviceMemoryError: it does not fit.
+        DeviceLostError: the device failed.
+    """
+
+    def __init__(
+        self,
+        onnxruntime: Any,
+        cuda: CudaRuntime,
+        *,
+        path: Path,
+        output: str,
+        plan: InputPlan,
+        device: int,
+        max_tokens: int,
+        tokens: int,
+        ring: int,
+        memory_limit: int | None,
+    ) -> None:
+        self.name = f"cuda:{device}"
+        self.lost: str | None = None
+        self.graphs: dict[Bucket, tuple[Any, Any]] = {}
+        """Captured shapes, smallest first, each with its binding and run options."""
+        self._ort, self._cuda = onnxruntime, cuda
+        self._path, self._output, self._plan, self._device = path, output, plan, device
+        self._max_tokens, self._memory_limit = max_tokens, memory_limit
+        self._session: Any = None
+        self._slots: list[Slot] = []
+        cuda.set_device(device)
+        self._upload, self._compute, self._download = cuda.stream(), cuda.stream(), cuda.stream()
+        try:
+            self._columns = self._open(graphs=True)
+            tokens = max(tokens, max_tokens)
+            texts = max(16, tokens // LEAST_TEXT)
+            room = Bucket(tokens * 17 // 16 + 16, texts, max(1, int(SLOTS_A_TOKEN * tokens) // texts))
+            self._in_bytes, self._out_bytes = plan.nbytes(room), 4 * self._columns * texts
+            for number in range(1 + ring):
+                self._slots.append(self._allocate(spin=number == 0))
+        except BaseException as error:
+            free, total = cuda.memory_info() if isinstance(error, DeviceMemoryError) else (0, 0)
+            self.close()
+            if isinstance(error, DeviceMemoryError):
+                raise DeviceMemoryError(
+                    f"{path.name} does not fit on {self.name}, where {free:,} of {total:,} bytes are free ({error}): "
+                    "free some, or choose another device"
+                ) from error
+            raise
+
+    @property
+    def graph_slot(self) -> Slot:
+        """The slot whose addresses the CUDA graphs hold."""
+        return self._slots[0]
+
+    @property
+    def ring(self) -> list[Slot]:
+        """The slots for plain runs."""
+        return self._slots[1:]
+
+    def has_room(self, bucket: Bucket) -> bool:
+        """Whether a slot holds the inputs and outputs of a bucket."""
+        return self._plan.nbytes(bucket) <= self._in_bytes and 4 * self._columns * bucket.texts <= self._out_bytes
+
+    def trial(self, tokens: int) -> None:
+        """Run one batch of full-length texts, as the largest there will be: afterwards the arena has its size.
+
+        Raises:
+            DeviceMemoryError: it does not fit.
+            EngineError: the engine failed otherwise.
+        """
+        longest = min(self._max_tokens, tokens)
+        cuts = np.minimum(np.arange(0, tokens + longest, longest), tokens).astype(np.int32)
+        zeros = np.zeros(tokens, np.int32)
+        batch, bucket, slot = PackedBatch(zeros, cuts, zeros), bucket_of(np.diff(cuts)), self.ring[0]
+        self._plan.fill(slot.host_in.array(), batch, bucket)
+        self.launch(slot, bucket, len(batch))
+        self.wait(slot)
+
+    def capture(self) -> None:
+        """Capture a CUDA graph for each small bucket. No thread may allocate device memory meanwhile.
+
+        Raises:
+            EngineError: CUDA or ONNX Runtime refused; `without_graphs` is the way on.
+        """
+        one = np.array([0, 1], np.int32)
+        for number, bucket in enumerate(graph_buckets(self._max_tokens), 1):
+            if self.has_room(bucket):
+                self._plan.fill(self.graph_slot.host_in.array(), PackedBatch(one[:1], one, one[:1]), bucket)
+                self.graphs[bucket] = self._bind(self.graph_slot, bucket), self._run_options(number)
+                for _ in range(2):  # ONNX Runtime captures in the first run, the second is a replay
+                    self.launch(self.graph_slot, bucket, 1, graph=True)
+                self.wait(self.graph_slot)
+
+    def without_graphs(self) -> None:
+        """Open the session again for plain runs alone."""
+        self.graphs.clear()
+        self._session = None
+        self._open(graphs=False)
+
+    def launch(self, slot: Slot, bucket: Bucket, texts: int, *, graph: bool = False) -> None:
+        """Queue a batch that lies in a slot: up, through the model, down. Nothing here waits for the device.
+
+        Raises:
+            DeviceMemoryError: the engine's memory is full; nothing is at work any more.
+            DeviceLostError: the device failed for good.
+            EngineError: the engine failed otherwise.
+        """
+        binding, options = self.graphs[bucket] if graph else (self._bind(slot, bucket), self._run_options(-1))
+        try:
+            self._cuda.upload(slot.device_in, slot.host_in, self._plan.nbytes(bucket), self._upload)
+            slot.uploaded.record(self._upload)
+            self._compute.wait(slot.uploaded)
+            self._session.run_with_iobinding(binding, options)
+            slot.computed.record(self._compute)
+            self._download.wait(slot.computed)
+            self._cuda.download(slot.host_out, slot.device_out, 4 * self._columns * texts, self._download)
+            slot.done.record(self._download)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            found = self.translated(error)
+            if not isinstance(found, DeviceLostError):
+                self._settle()  # what was queued before the failure still uses the slot
+            raise found from error
+
+    def wait(self, slot: Slot) -> None:
+        """Wait for a slot's results, in any thread whose device this is."""
+        try:
+            slot.done.synchronize()
+        except BgertError as error:
+            raise self.translated(error) from error
+
+    def rows(self, slot: Slot, texts: int) -> NDArray[np.float32]:
+        """A copy of a slot's results, float32[texts, columns]."""
+        rows = slot.host_out.array()[: 4 * self._columns * texts].view(np.float32)
+        return rows.reshape(texts, self._columns).copy()
+
+    def translated(self, error: Exception) -> BgertError:
+        """What ONNX Runtime or CUDA raised, as an error of bgert's; notes when the device is lost."""
+        text = " ".join(str(error).split())
+        failure = _FAILURE.search(text)
+        if failure:  # between C++ signatures and the line of code
+            text = failure[0].strip()
+        if isinstance(error, DeviceLostError) or (failure and int(failure[1]) in LOST_CODES):
+            self.lost = f"{self.name} is lost to this process, start it again: {text}"
+            return DeviceLostError(self.lost)
+        if isinstance(error, BgertError):
+            return error
+        if _NO_MEMORY.search(text):
+            return DeviceMemoryError(text)
+        return EngineError(f"onnxruntime-gpu {self._ort.__version__} failed on {self._path}: {text}")
+
+    def close(self) -> None:
+        """Wait for the device and free everything on it; a lost device has nothing left to free."""
+        try:
+            if self.lost is None:
+                self._settle()
+                self._session = None
+                for slot in self._slots:
+                    slot.close()
+                for stream in (self._upload, self._compute, self._download):
+                    stream.close()
+        except EngineError as error:
+            self.translated(error)
+        self._session = None
+
+    def _settle(self) -> None:
+        for stream in (self._upload, self._compute, self._download):
+            stream.synchronize()
+
+    def _allocate(self, *, spin: bool) -> Slot:
+        cuda, size, out = self._cuda, self._in_bytes, self._out_bytes
+        with ExitStack() as undo:
+
+            def kept(part: _Part) -> _Part:
+                undo.callback(part.close)
+                return part
+
+            slot = Slot(
+                host_in=kept(cuda.allocate_pinned(size)),
+                device_in=kept(cuda.allocate(size)),
+                device_out=kept(cuda.allocate(out)),
+                host_out=kept(cuda.allocate_pinned(out)),
+                uploaded=kept(cuda.event()),
+                computed=kept(cuda.event()),
+                # Single texts are waited for in a loop, which is some microseconds faster and takes a core.
+                done=kept(cuda.event(spin=spin)),
+            )
+            undo.pop_all()
+        return slot
+
+    def _open(self, *, graphs: bool) -> int:
+        """Load the model; returns the columns of its output."""
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # errors are raised, with the same words
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is written as it shall run
+        options.enable_mem_pattern = False  # a pattern a shape would hold memory beside the arena's own reuse
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        provider = {
+            "device_id": str(self._device),
+            "user_compute_stream": str(self._compute.handle),
+            "enable_cuda_graph": "1" if graphs else "0",
+            "arena_extend_strategy": "kSameAsRequested",  # the first run is the largest there will be
+            "use_tf32": "0",  # what is float32 is so on purpose
+            "enable_cudnn": "0",  # no operator of the graph asks for it
+        }
+        if self._memory_limit is not None:
+            provider["gpu_mem_limit"] = str(self._memory_limit)
+        try:
+            session = ort.InferenceSession(str(self._path), options, providers=[(PROVIDER, provider)])
+        except Exception as error:  # as in launch
+            found = self.translated(error)
+            if isinstance(found, (DeviceMemoryError, DeviceLostError)):
+                raise found from error
+            raise DeviceUnavailableError(f"ONNX Runtime cannot load {self._path} for CUDA: {found}") from error
+        if PROVIDER not in session.get_providers():
+            raise DeviceUnavailableError(
+                f"ONNX Runtime {ort.__version__} did not start its CUDA provider and would use the CPU instead: "
+                'python -c "import onnxruntime; onnxruntime.print_debug_info()" says more'
+            )
+        session.disable_fallback()  # by default an error in CUDA would open the model again on the CPU
+        self._session = session
+        return int(session.get_outputs()[0].shape[1])
+
+    def _bind(self, slot: Slot, bucket: Bucket) -> Any:
+        """An IO binding of every input and the output to addresses in a slot."""
+        binding = self._session.io_binding()
+        for name, dtype, shape, offset in self._plan.places(bucket):
+            binding.bind_input(name, "cuda", self._device, dtype, shape, slot.device_in.pointer + offset)
+        shape = (bucket.texts, self._columns)
+        binding.bind_output(self._output, "cuda", self._device, np.float32, shape, slot.device_out.pointer)
+        return binding
+
+    def _run_options(self, graph: int) -> Any:
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        return options

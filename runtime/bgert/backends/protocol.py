@@ -1,0 +1,40 @@
+"""What every engine is to the rest of bgert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bgert.batching import Bucket, PackedBatch
+
+__all__ = ["Backend", "BackendInfo"]
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What runs the model, and how it likes to be fed."""
+
+    device: str
+    precision: str
+    engine: str
+    """Library and version."""
+    workers: int
+    """How many batches may run at the same time."""
+    token_budget: int
+    """Tokens a batch should have."""
+    buckets: tuple[Bucket, ...] = ()
+    """The shapes that an engine takes, shortest first; empty where any will do."""
+
+
+class Backend(Protocol):
+    """One model loaded on one engine. `run` may be called from `info.workers` threads at once."""
+
+    info: BackendInfo
+
+    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+        """Packed texts to float32[B, columns]: embeddings, or the logits of pairs."""
+        ...

@@ -1,0 +1,1 @@
+"""TensorRT engines, and the cache they live in."""

@@ -1,0 +1,1 @@
+"""The `bgert` command, a file a command."""

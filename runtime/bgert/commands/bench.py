@@ -1,0 +1,165 @@
+"""`bgert bench`: text to vectors, in turns with sentence-transformers where a checkpoint is named."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert.commands.options import engine_options
+from bgert.cpu_count import available_cpus
+from bgert.encoder import Encoder
+from bgert.errors import EngineNotInstalledError, InvalidOptionError
+from bgert.evaluation.sample_texts import sample_texts
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+__all__ = ["add_options", "bench", "report", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("folder", help="model folder")
+    parser.add_argument("--against", metavar="SOURCE", help="checkpoint for sentence-transformers to run in turns")
+    parser.add_argument("--texts", type=int, default=1500, metavar="N", help="texts a round (default: 1500)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    result = bench(
+        Path(args.folder),
+        against=args.against,
+        texts=args.texts,
+        rounds=args.rounds,
+        device=args.device,
+        precision=args.precision,
+        threads=args.threads,
+    )
+    print(json.dumps(result, indent=2) if args.json else report(result))
+    return 0
+
+
+def bench(
+    folder: Path,
+    *,
+    against: str | None,
+    texts: int,
+    rounds: int,
+    device: str,
+    precision: str,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Time `encode` on docstrings of the standard library; one warm-up and `rounds` timed rounds an engine.
+
+    Engines take turns within a round, so that a slow minute of the machine meets both.
+
+    Returns:
+        Per engine: median and spread of tokens/s. With `against`: the median of the rounds' ratios and the
+        largest difference between the two engines' vectors.
+
+    Raises:
+        InvalidOptionError: no texts or no rounds.
+        EngineNotInstalledError: sentence-transformers was asked for and is missing.
+    """
+    if texts < 1 or rounds < 1:
+        raise InvalidOptionError("--texts and --rounds take whole numbers from 1")
+    started = time.perf_counter()
+    encoder = Encoder(folder, device=device, precision=precision, threads=threads)
+    load_seconds = time.perf_counter() - started
+    corpus = sample_texts(texts)
+    engines: dict[str, Callable[[], Any]] = {}
+    names = {"bgert": f"bgert, {encoder.engine}, {encoder.device} {encoder.precision}"}
+    prompt = encoder.manifest.default_prompt
+    engines["bgert"] = lambda: encoder.encode(corpus, prompt=prompt, show_progress=False)
+    if against is not None:
+        model, names["sentence-transformers"] = _sentence_transformer(against, encoder, threads)
+        engines["sentence-transformers"] = lambda: model.encode(
+            corpus, batch_size=32, show_progress_bar=False, normalize_embeddings=encoder.manifest.normalize
+        )
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vectors = {name: np.asarray(run()) for name, run in engines.items()}
+        info = engines["bgert"]().info
+        tokens = info.tokens
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        for number in range(rounds):
+            order = list(engines) if number % 2 == 0 else list(reversed(engines))
+            for name in order:
+                begun = time.perf_counter()
+                engines[name]()
+                seconds[name].append(time.perf_counter() - begun)
+    result: dict[str, Any] = {
+        "texts": texts,
+        "tokens": tokens,
+        "padding": info.padding,
+        "rounds": rounds,
+        "threads": threads or available_cpus(),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "load_seconds": round(load_seconds, 3),
+        "engines": {
+            name: {
+                "description": names[name],
+                "tokens_per_second": round(tokens / statistics.median(times)),
+                "slowest": round(tokens / max(times)),
+                "fastest": round(tokens / min(times)),
+                "texts_per_second": round(texts / statistics.median(times), 1),
+            }
+            for name, times in seconds.items()
+        },
+    }
+    if against is not None:
+        ratios = [b / a for a, b in zip(seconds["bgert"], seconds["sentence-transformers"], strict=True)]
+        result["speedup"] = round(statistics.median(ratios), 3)
+        result["speedup_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        result["max_abs_difference"] = float(np.abs(vectors["bgert"] - vectors["sentence-transformers"]).max())
+    return result
+
+
+def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) -> tuple[Any, str]:
+    try:
+        import sentence_transformers
+        import torch
+    except ImportError as error:
+        raise EngineNotInstalledError(f"--against needs {error.name}: pip install 'bgert[bench]'") from None
+    torch.set_num_threads(threads or available_cpus())
+    model = sentence_transformers.SentenceTransformer(source, device="cpu")
+    model.max_seq_length = encoder.max_length
+    description = (
+        f"sentence-transformers {sentence_transformers.__version__}, torch {torch.__version__}, fp32, batch 32"
+    )
+    return model, description
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as a table to read."""
+    lines = [
+        f"{result['texts']} texts, {result['tokens']} tokens, {result['rounds']} rounds in turns, "
+        f"{result['threads']} threads, {result['machine']}"
+    ]
+    lines += [
+        f"{engine['tokens_per_second']:>9,} tokens/s ({engine['slowest']:,} to {engine['fastest']:,})  "
+        f"{engine['description']}"
+        for engine in result["engines"].values()
+    ]
+    if result["padding"]:
+        share = 100 * result["tokens"] / (result["tokens"] + result["padding"])
+        lines.append(f"{share:.0f} % of the slots that bgert computed were tokens, the rest padding")
+    if "speedup" in result:
+        low, high = result["speedup_range"]
+        lines.append(
+            f"{result['speedup']:.2f} times sentence-transformers ({low:.2f} to {high:.2f} by round), "
+            f"vectors differ by at most {result['max_abs_difference']:.1e}"
+        )
+    return "\n".join(lines)

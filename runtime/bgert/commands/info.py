@@ -1,0 +1,63 @@
+"""`bgert info`: what a model folder holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_options", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("folder", help="model folder")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest, shortly or whole."""
+    from bgert.model_folder import Manifest
+
+    manifest = Manifest.read(args.folder)
+    if args.json:
+        print(json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
+        return 0
+    architecture = manifest.architecture
+    numbers = ", ".join(f"{key} {value}" for key, value in architecture.items() if isinstance(value, int))
+    lines = [
+        ("kind", manifest.kind),
+        (
+            "source",
+            ", ".join(str(manifest.source[key]) for key in ("id", "path", "revision") if manifest.source.get(key)),
+        ),
+        ("architecture", f"{architecture.get('model_type', '?')}: {numbers}"),
+        ("max tokens", str(manifest.max_tokens)),
+    ]
+    if manifest.kind == "encoder":
+        lines.append(
+            (
+                "embedding",
+                f"{manifest.dimensions} dimensions, {manifest.pooling} pooling, "
+                f"{'L2-normalised' if manifest.normalize else 'not normalised'}",
+            )
+        )
+    lines += [(f"prompt {name}", repr(text)) for name, text in manifest.prompts.items()]
+    for graph in manifest.graphs:
+        size = sum(entry.size for entry in graph.files) / 1e6
+        parity = graph.parity
+        verdict = "NOT VERIFIED"
+        if parity is not None:
+            quality = ""
+            if parity.min_cosine is not None:
+                quality = f", cosine {parity.mean_cosine:.7f} in the mean, {parity.min_cosine:.7f} at least"
+            verdict = f"{parity.count} inputs against {parity.reference}: max error {parity.max_abs_error:.1e}{quality}"
+        lines.append((f"graph {graph.target} {graph.precision}", f"{size:.0f} MB, {graph.minimum_engine}; {verdict}"))
+    lines += [(f"choice {choice.field}", f"{choice.value!r}: {choice.why}") for choice in manifest.choices]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    return 0

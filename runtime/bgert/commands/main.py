@@ -1,0 +1,100 @@
+"""The `bgert` command. Errors a user can mend are one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from bgert import __version__
+from bgert.errors import BgertError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, with an example in every command's help."""
+    from bgert.commands import bench, encode, evaluate, info, rerank, tokenize
+    from bgert_export.cli import add_parsers
+
+    parser = argparse.ArgumentParser(
+        prog="bgert", description="BERT embeddings and rerankers without PyTorch, verified against it."
+    )
+    parser.add_argument("--version", action="version", version=f"bgert {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_parsers(commands)
+    for name, module, summary, example in (
+        ("info", info, "what a model folder holds", "info bge-small-en"),
+        (
+            "encode",
+            encode,
+            "texts to embeddings",
+            "encode bge-small-en --input docs.jsonl --output docs.npy",
+        ),
+        (
+            "rerank",
+            rerank,
+            "documents in the order of their score for a query, best first",
+            "rerank bge-reranker-base --query 'what is a panda' --input docs.txt --top-k 3",
+        ),
+        ("tokenize", tokenize, "texts to token ids, a JSON list a line", "tokenize bge-small-en 'hello world'"),
+        (
+            "bench",
+            bench,
+            "tokens per second, beside sentence-transformers where the checkpoint is named",
+            "bench bge-small-en --against BAAI/bge-small-en",
+        ),
+        (
+            "eval",
+            evaluate,
+            "nDCG@10, recall@100 and MRR@10 on a judged collection in BEIR's format",
+            "eval bge-small-en --data scifact --reranker bge-reranker-base --top-k 50",
+        ),
+    ):
+        _add(commands, name, module, summary, example)
+    return parser
+
+
+def _add(commands: Any, name: str, module: Any, summary: str, example: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example: bgert {example}",
+    )
+    module.add_options(parser)
+    parser.set_defaults(run=module.run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    warnings.showwarning = _warning_line
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except BgertError as error:
+        print(f"bgert: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bgert: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:  # a full disk, say
+        print(f"bgert: error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+        print(f"bgert: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Files of the command line: texts in (.txt, .jsonl, stdin), embeddings out (.npy, .jsonl), written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgert.errors import InputFileError, InvalidOptionError, InvalidTextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["atomic_file", "read_texts", "write_embeddings"]
+
+
+def read_texts(name: str, field: str = "text") -> Iterator[str]:
+    """Texts of a file: a line each of `.txt` or of stdin (`-`), or one field a line of `.jsonl`.
+
+    Raises:
+        InputFileError: the file cannot be opened, or is not UTF-8.
+        InvalidOptionError: the file's ending is neither.
+        InvalidTextError: a JSON line is broken or has no such field; names the line.
+    """
+    if name != "-" and Path(name).suffix not in (".txt", ".jsonl"):
+        raise InvalidOptionError(f"{name}: input must end in .txt or .jsonl, or be - for lines of stdin")
+    return _read_texts(name, field)
+
+
+def _read_texts(name: str, field: str) -> Iterator[str]:
+    as_json = name.endswith(".jsonl")
+    number = 0
+    try:
+        with _open_lines(name) as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.rstrip("\n")
+                if not as_json:
+                    yield text.removesuffix("\r")
+                elif text.strip():
+                    yield _field_of(text, field, f"{name}:{number}")
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{name}: not UTF-8 after line {number}: {error.reason}") from None
+    except FileNotFoundError:
+        raise InputFileError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise InputFileError(f"{name}: is a folder") from None
+    except PermissionError:
+        raise InputFileError(f"{name}: permission denied") from None
+
+
+def _field_of(line: str, field: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InvalidTextError(f"{where}: not JSON: {error}") from None
+    if not isinstance(record, dict) or not isinstance(record.get(field), str):
+        raise InvalidTextError(f"{where}: no text in field {field!r} (--field names another)")
+    text: str = record[field]
+    return text
+
+
+@contextmanager
+def _open_lines(name: str) -> Iterator[IO[str]]:
+    if name == "-":
+        sys.stdin.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdin
+        return
+    with Path(name).open(encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of `path` when the block ends well; else the old file stays."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InvalidOptionError(f"cannot write into {path.parent}: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_embeddings(name: str, blocks: Iterable[NDArray[Any]], columns: int, dtype: type[Any]) -> int:
+    """Write blocks of rows to `.npy` or `.jsonl` as they come; returns the number of rows.
+
+    Raises:
+        InvalidOptionError: the file's ending is neither, or the folder is not writable.
+    """
+    path = Path(name)
+    if path.suffix not in (".npy", ".jsonl"):
+        raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl")
+    rows = 0
+    with atomic_file(path) as file:
+        if path.suffix == ".jsonl":
+            for block in blocks:
+                for row in block:
+                    file.write(json.dumps(row.tolist()).encode() + b"\n")
+                rows += len(block)
+            return rows
+        body = _npy_header(file, 0, columns, dtype)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).data)
+            rows += len(block)
+        file.seek(0)
+        if _npy_header(file, rows, columns, dtype) != body:
+            raise AssertionError("numpy changed the size of its header")
+    return rows
+
+
+def _npy_header(file: IO[bytes], rows: int, columns: int, dtype: type[Any]) -> int:
+    """Write the header of an array; numpy leaves room in it for the number of rows to grow."""
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": description, "fortran_order": False, "shape": (rows, columns)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()

@@ -1,0 +1,35 @@
+"""`bgert tokenize`: token ids, a JSON list a line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from bgert.commands.text_files import read_texts
+from bgert.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_options", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("folder", help="model folder or Hugging Face checkpoint folder")
+    parser.add_argument("texts", nargs="*", help="texts; none reads --input")
+    parser.add_argument("--input", metavar="FILE", help=".txt, .jsonl or - for stdin")
+    parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the text")
+    parser.add_argument("--max-length", type=int, metavar="N", help="tokens a text may have")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the ids of each text as a JSON list."""
+    from bgert.tokenizer import Tokenizer
+
+    if bool(args.texts) == bool(args.input):
+        raise InvalidOptionError("give texts or --input FILE")
+    tokenizer = Tokenizer.from_folder(args.folder)
+    for text in args.texts or read_texts(args.input, args.field):
+        print(json.dumps(tokenizer.encode_batch([text], max_length=args.max_length).ids.tolist()))
+    return 0

@@ -1,0 +1,1 @@
+"""bgert inside other libraries. Nothing in the runtime imports this."""

@@ -1,0 +1,183 @@
+"""Reads the tokenizer files of a Hugging Face checkpoint the way `transformers.AutoTokenizer` (version 5) does.
+
+`BertTokenizer` there builds its pipeline from the vocabulary and `tokenizer_config.json`; of `tokenizer.json` it uses
+the vocabulary and the added tokens alone. Only classes without a pipeline of their own run `tokenizer.json` as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bgert.errors import ModelFolderError
+from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
+from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, XLMR_CLASS, Checkpoint
+from bgert.tokenizer.spec import (
+    VOCAB_NAME,
+    TemplateSpec,
+    TokenizerSpec,
+    WordPieceSettings,
+    build,
+    existing_folder,
+    read_vocab_txt,
+)
+from bgert.tokenizer.templates import bert_templates, read_templates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_checkpoint"]
+
+
+def read_checkpoint(path: str | Path) -> TokenizerSpec:
+    """Read the tokenizer files of a Hugging Face checkpoint.
+
+    Raises:
+        ModelNotFoundError: the folder does not exist.
+        ModelFolderError: it has no tokenizer that bgert knows; the message names the file and the field.
+    """
+    # Not at the top: reading BERT's needs none of it.
+    from bgert.tokenizer.unigram_checkpoint import MODEL_NAME, read_unigram_json, read_xlm_roberta
+
+    folder = existing_folder(path)
+    checkpoint = Checkpoint.load(folder)
+    if not checkpoint.tokenizer and not any((folder / name).exists() for name in (VOCAB_NAME, MODEL_NAME)):
+        raise checkpoint.error(
+            f"there is neither tokenizer.json nor {VOCAB_NAME} nor {MODEL_NAME}, so no tokenizer to read"
+        )
+    if checkpoint.config.get("truncation_side", "right") != "right":
+        raise checkpoint.error("tokenizer_config.json: truncation_side is not 'right', which bgert does not do")
+    if checkpoint.config.get("split_special_tokens"):
+        raise checkpoint.error(
+            "tokenizer_config.json: split_special_tokens is set: remove it and pass split_special_tokens=True instead"
+        )
+    name = checkpoint.class_name
+    model_type = checkpoint.model_type
+    if name == XLMR_CLASS and model_type in ("Unigram", None):
+        return read_xlm_roberta(checkpoint)
+    if name in PLAIN_CLASSES and model_type == "Unigram":
+        return read_unigram_json(checkpoint)
+    if name in BERT_CLASSES and model_type in ("WordPiece", None):
+        return _read_bert(checkpoint)
+    if name in PLAIN_CLASSES and model_type == "WordPiece":
+        return _read_tokenizer_json(checkpoint)
+    if name in PLAIN_CLASSES and model_type is None:
+        checkpoint.notes.append("no file names a tokenizer class; vocab.txt is read as BertTokenizer's")
+        return _read_bert(checkpoint)
+    if name in PLAIN_CLASSES or name in BERT_CLASSES or name == XLMR_CLASS:
+        raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
+    raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
+
+
+def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What `transformers.BertTokenizer` makes of the folder."""
+    vocab = _read_vocab(checkpoint) if checkpoint.tokenizer else read_vocab_txt(checkpoint.folder / VOCAB_NAME)
+    names = named_tokens(checkpoint.config, checkpoint.special_tokens_map)
+    known = set(vocab) - {""}
+    required = {}
+    for name in ("unk_token", "cls_token", "sep_token"):
+        token = names[name]
+        if token is None or token.content not in known:
+            raise checkpoint.error(f"the vocabulary lacks the {name} {token and token.content!r}")
+        required[name] = token.content
+    model = WordPieceSettings(
+        unk_token=required["unk_token"],
+        handle_chinese_chars=bool(checkpoint.flag("tokenize_chinese_chars", True)),
+        strip_accents=checkpoint.flag("strip_accents", None),
+        lowercase=bool(checkpoint.flag("do_lower_case", True)),
+    )
+    added = AddedVocabulary(vocab)
+    add_from_config(added, checkpoint, names)
+    cls_id, sep_id = added.id_of(required["cls_token"]), added.id_of(required["sep_token"])
+    single, pair = bert_templates(cls_id, sep_id)
+    _note_differences(checkpoint, model, (single, pair), vocab)
+    return TokenizerSpec(
+        "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
+    )
+
+
+def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What `tokenizers.Tokenizer.from_file` makes of `tokenizer.json`."""
+    normalizer = dict(checkpoint.section("normalizer"))
+    if normalizer.pop("type", None) != "BertNormalizer":
+        kind = checkpoint.section("normalizer").get("type")
+        raise checkpoint.error(f"tokenizer.json: normalizer.type {kind!r} is not supported, only 'BertNormalizer'")
+    kind = checkpoint.section("pre_tokenizer").get("type")
+    if kind != "BertPreTokenizer":
+        raise checkpoint.error(f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'")
+    model = _read_model(checkpoint, normalizer)
+    vocab = _read_vocab(checkpoint)
+    if model.unk_token not in vocab:
+        raise checkpoint.error(f"the vocabulary lacks the unk_token {model.unk_token!r}")
+    added = AddedVocabulary(vocab)
+    added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
+    if checkpoint.config:
+        names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, {})
+        add_from_config(added, checkpoint, names)
+    single, pair = read_templates(checkpoint)
+    return TokenizerSpec(
+        "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
+    )
+
+
+def _read_model(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> WordPieceSettings:
+    """The settings of the `model` section, with those of a BertNormalizer."""
+    section = checkpoint.section("model")
+    names = ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word")
+    model = {name: section[name] for name in names if name in section}
+    return build(WordPieceSettings, model | normalizer, f"{checkpoint.folder}: tokenizer.json")
+
+
+def _read_vocab(checkpoint: Checkpoint) -> list[str]:
+    """The tokens of the `model` section by id."""
+    raw = checkpoint.section("model").get("vocab")
+    if not isinstance(raw, dict) or not raw:
+        raise checkpoint.error("tokenizer.json: model.vocab is not an object with tokens")
+    vocab = [""] * (2 * len(raw))
+    for token, index in raw.items():
+        if type(index) is not int or not 0 <= index < len(vocab):
+            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} the id {index!r}")
+        if vocab[index]:
+            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} and {vocab[index]!r} one id, {index}")
+        vocab[index] = token
+    while not vocab[-1]:
+        vocab.pop()
+    return vocab
+
+
+def _note_differences(
+    checkpoint: Checkpoint,
+    model: WordPieceSettings,
+    templates: tuple[TemplateSpec, TemplateSpec],
+    vocab: list[str],
+) -> None:
+    """Say where `tokenizer.json` describes another pipeline than the one that AutoTokenizer builds."""
+    if not checkpoint.tokenizer:
+        return
+    normalizer = dict(checkpoint.section("normalizer"))
+    try:
+        if normalizer.pop("type", None) != "BertNormalizer":
+            raise checkpoint.error("normalizer")
+        other = asdict(_read_model(checkpoint, normalizer))
+    except ModelFolderError:
+        checkpoint.notes.append(
+            "tokenizer.json has another normalizer than BertTokenizer's, which is what AutoTokenizer uses"
+        )
+        other = asdict(model)
+    for name, value in asdict(model).items():
+        if other[name] != value:
+            checkpoint.notes.append(
+                f"{name} is {value!r} as AutoTokenizer has it (from tokenizer_config.json or its default), "
+                f"although tokenizer.json says {other[name]!r}"
+            )
+    try:
+        same = read_templates(checkpoint) == templates
+    except ModelFolderError:
+        same = False
+    if not same:
+        checkpoint.notes.append(
+            "special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs"
+        )
+    path = checkpoint.folder / VOCAB_NAME
+    if path.exists() and [t.rstrip() for t in read_vocab_txt(path)] != [t.rstrip() for t in vocab]:
+        checkpoint.notes.append(f"the vocabulary is tokenizer.json's, {VOCAB_NAME} differs")

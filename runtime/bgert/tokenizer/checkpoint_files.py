@@ -1,0 +1,97 @@
+"""The files of a Hugging Face checkpoint that say how it tokenizes, decoded, and the tokenizer class they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bgert.errors import ModelFolderError
+from bgert.tokenizer.spec import LARGEST_LIMIT, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "XLMR_CLASS", "Checkpoint"]
+
+CLASS_OF_MODEL_TYPE = {
+    "bert": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+XLMR_CLASS = "XLMRobertaTokenizer"
+PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
+
+
+@dataclass
+class Checkpoint:
+    """The files of one checkpoint, decoded; an absent file is an empty object."""
+
+    folder: Path
+    tokenizer: dict[str, Any]
+    """`tokenizer.json`"""
+    config: dict[str, Any]
+    """`tokenizer_config.json`"""
+    special_tokens_map: dict[str, Any]
+    added_tokens: dict[str, Any]
+    model_config: dict[str, Any]
+    """`config.json`"""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path) -> Checkpoint:
+        """Read the files of a folder."""
+        return cls(
+            folder,
+            read_json(folder / "tokenizer.json"),
+            read_json(folder / "tokenizer_config.json"),
+            read_json(folder / "special_tokens_map.json"),
+            read_json(folder / "added_tokens.json"),
+            read_json(folder / "config.json"),
+        )
+
+    def error(self, message: str) -> ModelFolderError:
+        """The exception to raise about this checkpoint."""
+        return ModelFolderError(f"{self.folder}: {message}")
+
+    def section(self, name: str) -> dict[str, Any]:
+        """An object of `tokenizer.json`, empty if it is null or absent."""
+        value = self.tokenizer.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(f"tokenizer.json: {name} is not an object")
+        return value or {}
+
+    def flag(self, name: str, default: bool | None) -> bool | None:
+        """A true-or-false option of `tokenizer_config.json`."""
+        value = self.config.get(name, default)
+        if not isinstance(value, bool) and not (value is None and default is None):
+            raise self.error(f"tokenizer_config.json: {name} is {value!r}, not true or false")
+        return value
+
+    @property
+    def class_name(self) -> str | None:
+        """The tokenizer class that AutoTokenizer would take."""
+        name = self.config.get("tokenizer_class") or self.model_config.get("tokenizer_class")
+        name = name or CLASS_OF_MODEL_TYPE.get(str(self.model_config.get("model_type")))
+        return name.removesuffix("Fast") if isinstance(name, str) else None
+
+    @property
+    def model_type(self) -> str | None:
+        """The kind of model in `tokenizer.json`; old files do not name it."""
+        model = self.section("model")
+        if "type" in model or not model:
+            return model.get("type")
+        if "merges" in model:
+            return "BPE"
+        return "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"
+
+    @property
+    def max_length(self) -> int | None:
+        """The limit that the tokenizer's configuration states."""
+        limit = self.config.get("model_max_length", self.config.get("max_len"))
+        if limit is None:
+            return None
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 1:
+            raise self.error(f"tokenizer_config.json: model_max_length is {limit!r}")
+        return int(limit) if limit <= LARGEST_LIMIT else None

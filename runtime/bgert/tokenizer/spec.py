@@ -1,0 +1,258 @@
+"""What a tokenizer is made of, read from a Hugging Face checkpoint or from a model folder.
+
+Where the files of a checkpoint disagree, the spec follows `transformers.AutoTokenizer` (version 5) and says so in
+`TokenizerSpec.notes`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bgert.errors import ModelFolderError, ModelNotFoundError
+
+__all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
+
+VOCAB_NAME = "vocab.txt"
+UNIGRAM_NAME = "unigram.bin"
+LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AddedTokenSpec:
+    """A token that is matched in the text before the model runs, see `tokenizers.AddedToken`."""
+
+    content: str
+    id: int
+    special: bool
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """Ids before, between and after the texts, and the token type of each part."""
+
+    prefix: list[int]
+    suffix: list[int]
+    middle: list[int] = field(default_factory=list)
+    """Between the texts of a pair."""
+    prefix_type: int = 0
+    first_type: int = 0
+    middle_type: int = 0
+    second_type: int = 0
+    suffix_type: int = 0
+
+
+@dataclass(frozen=True)
+class WordPieceSettings:
+    """BERT's normaliser and WordPiece."""
+
+    unk_token: str = "[UNK]"  # noqa: S105 - not a password
+    continuing_subword_prefix: str = "##"
+    max_input_chars_per_word: int = 100
+    clean_text: bool = True
+    handle_chinese_chars: bool = True
+    strip_accents: bool | None = None
+    """None: as `lowercase`."""
+    lowercase: bool = True
+
+
+@dataclass(frozen=True)
+class UnigramSettings:
+    """A SentencePiece Unigram model with its charsmap."""
+
+    data: bytes = field(repr=False)
+    """What `unigram.bin` holds, see `bgert.tokenizer.unigram_file`."""
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Everything needed to build the native tokenizer."""
+
+    kind: str
+    """`wordpiece` or `unigram`."""
+    model: WordPieceSettings | UnigramSettings
+    vocab: list[str]
+    """Tokens by id; the empty string stands for an id that no text yields."""
+    added_tokens: list[AddedTokenSpec]
+    single: TemplateSpec
+    pair: TemplateSpec
+    max_length: int | None = None
+    """The checkpoint's own limit in tokens, special tokens counted; None if it has none."""
+    notes: list[str] = field(default_factory=list)
+    """Decisions that were taken where the checkpoint's files left a choice."""
+
+    def write(self, folder: str | Path) -> dict[str, Any]:
+        """Write the vocabulary into a model folder and return the manifest's `tokenizer` section."""
+        if isinstance(self.model, UnigramSettings):
+            name, content, model = UNIGRAM_NAME, self.model.data, {}
+        else:
+            name, content, model = VOCAB_NAME, vocab_txt(self.vocab), asdict(self.model)
+        (Path(folder) / name).write_bytes(content)
+        settings = {
+            "model": model,
+            "added_tokens": [asdict(token) for token in self.added_tokens],
+            "single": asdict(self.single),
+            "pair": asdict(self.pair),
+        }
+        return {"kind": self.kind, "settings": settings, "files": [name]}
+
+    @classmethod
+    def read(cls, folder: str | Path, section: dict[str, Any], max_length: int | None = None) -> TokenizerSpec:
+        """Build the spec from a manifest's `tokenizer` section; the inverse of `write`.
+
+        Raises:
+            ModelFolderError: the section or the vocabulary is not what `write` makes.
+        """
+        path = Path(folder)
+        kind = section.get("kind")
+        if kind not in ("wordpiece", "unigram"):
+            raise ModelFolderError(f"{path}: tokenizer kind {kind!r} is unknown to this bgert: upgrade bgert")
+        settings, files = section.get("settings"), section.get("files")
+        if not isinstance(settings, dict) or not isinstance(files, list) or len(files) != 1:
+            raise ModelFolderError(f"{path}: the tokenizer section needs `settings` and one entry in `files`")
+        tokens = settings.get("added_tokens")
+        if not isinstance(tokens, list):
+            raise ModelFolderError(f"{path}: tokenizer.settings.added_tokens is not a list")
+        where = f"{path}: tokenizer.settings"
+        model: WordPieceSettings | UnigramSettings
+        if kind == "unigram":
+            model, vocab = read_unigram(path / str(files[0]))
+        else:
+            model = build(WordPieceSettings, settings.get("model"), f"{where}.model")
+            vocab = read_vocab_txt(path / str(files[0]))
+        return cls(
+            kind=kind,
+            model=model,
+            vocab=vocab,
+            added_tokens=[build(AddedTokenSpec, token, f"{where}.added_tokens[{i}]") for i, token in enumerate(tokens)],
+            single=build(TemplateSpec, settings.get("single"), f"{where}.single"),
+            pair=build(TemplateSpec, settings.get("pair"), f"{where}.pair"),
+            max_length=max_length,
+        )
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """The folder as a path.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        ModelFolderError: it is a file.
+    """
+    path = Path(folder)
+    if not path.exists():
+        raise ModelNotFoundError(f"no such folder: {path}")
+    if not path.is_dir():
+        raise ModelFolderError(f"{path} is a file; pass the folder that holds it")
+    return path
+
+
+def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
+    """The settings that a `unigram.bin` holds, and its pieces by id.
+
+    Raises:
+        ModelFolderError: the file is missing or is none.
+    """
+    # Not at the top: a WordPiece tokenizer needs none of it.
+    from bgert.tokenizer.unigram_file import pieces
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return UnigramSettings(data), pieces(data)
+    except ValueError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def vocab_txt(vocab: list[str]) -> bytes:
+    """The content of a `vocab.txt`."""
+    for index, token in enumerate(vocab):
+        if "\n" in token or "\r" in token:
+            raise ModelFolderError(f"vocabulary: token {index} holds a line break, which {VOCAB_NAME} cannot")
+    return "".join(token + "\n" for token in vocab).encode()
+
+
+def read_vocab_txt(path: Path) -> list[str]:
+    """Tokens by id, one a line; empty lines are ids without a token.
+
+    Raises:
+        ModelFolderError: the file is missing, not UTF-8 or has a token twice.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ModelFolderError(f"{path} is not UTF-8 (byte {error.start})") from None
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ModelFolderError(f"{path} is empty")
+    if len(set(lines)) != len(lines):
+        seen: dict[str, int] = {}
+        for index, token in enumerate(lines):
+            if token and seen.setdefault(token, index) != index:
+                raise ModelFolderError(f"{path}: token {token!r} is on lines {seen[token] + 1} and {index + 1}")
+    return lines
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an absent file counts as an empty one.
+
+    Raises:
+        ModelFolderError: the file cannot be read or holds something else.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ModelFolderError(f"{path} does not hold a JSON object")
+    return raw
+
+
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "bool | None": (bool, type(None)),
+    "list[int]": (list,),
+}
+
+
+def build(cls: type[T], raw: Any, where: str) -> T:
+    """A dataclass from decoded JSON.
+
+    Raises:
+        ModelFolderError: a field is unknown, missing or of another type.
+    """
+    if not isinstance(raw, dict):
+        raise ModelFolderError(f"{where} is not an object")
+    known = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+    for name, value in raw.items():
+        if name not in known:
+            raise ModelFolderError(f"{where}: unknown field {name!r}")
+        allowed = _FIELD_TYPES[known[name]]
+        whole = all(type(item) is int for item in value) if isinstance(value, list) else True
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed) or not whole:
+            raise ModelFolderError(f"{where}: {name} is {value!r}, not {known[name]}")
+        numbers = value if isinstance(value, list) else [value] if type(value) is int else []
+        if any(not 0 <= number < 2**31 for number in numbers):
+            raise ModelFolderError(f"{where}: {name} is {value!r}, out of range")
+    try:
+        return cls(**raw)
+    except TypeError as error:
+        raise ModelFolderError(f"{where}: {error}") from None

@@ -1,0 +1,40 @@
+"""The texts every export is verified on."""
+
+import pytest
+
+from bgert_export.verification import texts as verification_texts
+
+
+@pytest.mark.parametrize("most", [3, 10, 24, 25, 26, 64, 256, 512])
+def test_ladder(most):
+    lengths = verification_texts.ladder_lengths(most)
+    assert lengths == sorted(set(lengths))
+    assert lengths[:2] == [2, 3]
+    assert lengths[-1] == most
+    assert set(range(2, min(24, most) + 1)) <= set(lengths)
+    assert len(lengths) < 70
+
+
+def test_the_same_on_every_run():
+    assert verification_texts.mixed() == verification_texts.mixed()
+    assert verification_texts.long_text() == verification_texts.long_text()
+
+
+def test_what_is_in_them():
+    texts = verification_texts.mixed()
+    assert "" in texts
+    assert any(text and not text.strip() for text in texts)
+    assert any("\0" in text for text in texts)
+    assert any("\N{GRINNING FACE}" in text for text in texts)
+    assert sum(any("\u4e00" <= c < "\u9fff" for c in text) for text in texts) >= 10
+    assert sum(text.isascii() and len(text) > 200 for text in texts) >= 20
+    assert max(map(len, texts)) > 1000
+    for batch in verification_texts.adversarial()[:3]:
+        lengths = sorted(map(len, batch))
+        assert lengths[-1] > 15 * max(lengths[len(lengths) // 2], 1)
+
+
+def test_pairs():
+    pairs = verification_texts.pairs()
+    assert all(len(documents) >= 8 for _, documents in pairs)
+    assert "" in [query for query, _ in pairs]

@@ -1,0 +1,87 @@
+import io
+import json
+
+import numpy as np
+import pytest
+
+from bgert.commands.text_files import atomic_file, read_texts, write_embeddings
+from bgert.errors import BgertError, InvalidOptionError, InvalidTextError
+
+
+def test_txt_is_a_text_a_line_and_empty_lines_count(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\r\n\nthree\u2028same line\nlast".encode())
+    assert list(read_texts(str(path))) == ["one", "", "three\u2028same line", "last"]
+
+
+def test_jsonl_takes_a_field(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "x\\ny"}\n\n{"body": "z"}\n')
+    assert list(read_texts(str(path), "body")) == ["x\ny", "z"]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"text": 3}', "{}"])
+def test_broken_jsonl_names_the_line(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + line)
+    with pytest.raises(InvalidTextError, match=r"a.jsonl:2"):
+        list(read_texts(str(path)))
+
+
+def test_stdin(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO("grüß\nGott\n".encode()), encoding="ascii")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert list(read_texts("-")) == ["grüß", "Gott"]
+
+
+def test_unreadable_inputs(tmp_path):
+    with pytest.raises(InvalidOptionError, match=r"\.txt or \.jsonl"):
+        read_texts("a.csv")
+    with pytest.raises(BgertError, match="no such file"):
+        list(read_texts(str(tmp_path / "none.txt")))
+    (tmp_path / "latin.txt").write_bytes(b"good\n\xff\xfe\n")
+    with pytest.raises(BgertError, match="not UTF-8"):
+        list(read_texts(str(tmp_path / "latin.txt")))
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(BgertError, match="is a folder"):
+        list(read_texts(str(tmp_path / "folder.txt")))
+
+
+def test_npy_has_the_rows_of_all_blocks(tmp_path):
+    path = tmp_path / "a.npy"
+    blocks = [np.full((n, 3), n, np.float16) for n in (2, 1, 5)]
+    assert write_embeddings(str(path), iter(blocks), 3, np.float16) == 8
+    np.testing.assert_array_equal(np.load(path), np.concatenate(blocks))
+
+
+def test_no_blocks_make_an_empty_array(tmp_path):
+    path = tmp_path / "a.npy"
+    assert write_embeddings(str(path), [], 3, np.float32) == 0
+    assert np.load(path).shape == (0, 3)
+
+
+def test_jsonl_out(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_embeddings(str(path), [np.array([[1.5, 2]], np.float32)], 2, np.float32)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [[1.5, 2.0]]
+
+
+def test_a_failed_run_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"old")
+
+    def blocks():
+        yield np.zeros((1, 2), np.float32)
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_embeddings(str(path), blocks(), 2, np.float32)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_the_output_folder_must_exist(tmp_path):
+    with pytest.raises(InvalidOptionError, match="cannot write"), atomic_file(tmp_path / "none" / "a.npy"):
+        pass
+    with pytest.raises(InvalidOptionError, match=r"\.npy or \.jsonl"):
+        write_embeddings("a.bin", [], 2, np.float32)
