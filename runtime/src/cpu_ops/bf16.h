@@ -95,6 +95,7 @@ inline void bf16_rows(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, O
 
 template <class Out>
 inline void bf16_panel(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
+  if (rows == 0) return;
   const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
   for (Size row = 0; row < rows; row += step) {
     const Size here = rows - row < step ? rows - row : step;

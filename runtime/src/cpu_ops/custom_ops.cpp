@@ -1,6 +1,7 @@
 // The operators of domain `bgert`, for ONNX Runtime's `register_custom_ops_library`.
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -48,10 +49,12 @@ struct Instance {
 };
 
 Status* create(const CustomOp* op, Table table, const KernelInfo* info, void** out) {
-  auto instance = std::make_unique<Instance>(Instance{Node{Api(table), g_kernels}, of(op).compute});
+  std::unique_ptr<Instance> instance(new (std::nothrow) Instance{Node{Api(table), g_kernels}, of(op).compute});
+  if (instance == nullptr) return Api(table).fail(kNoMemory);
   Node& node = instance->node;
   if (of(op).attribute == kEpsilon) {
     if (Status* status = node.api.attribute(info, kEpsilon, &node.epsilon)) return status;
+    if (!(node.epsilon >= 0.0f && std::isfinite(node.epsilon))) return node.api.fail("epsilon must be 0 or more");
   } else if (of(op).attribute == kHeads) {
     std::int64_t heads = 0;
     if (Status* status = node.api.attribute(info, kHeads, &heads)) return status;
@@ -67,7 +70,7 @@ Status* run(void* kernel, KernelContext* context) {
   try {
     return instance.compute(Call(instance.node, context));
   } catch (const std::bad_alloc&) {
-    return instance.node.api.fail("out of memory");
+    return instance.node.api.fail(kNoMemory);
   }
 }
 

@@ -47,6 +47,7 @@ inline void fp32_rows(Size rows, const float* x, const bgert::Fp32Panel& panel, 
 
 inline void linear_fp32(Size rows, const float* x, const bgert::Fp32Panel& panel, bool with_gelu, float* out,
                         Size stride) {
+  if (rows == 0) return;
   const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
   for (Size row = 0; row < rows; row += step) {
     const Size here = rows - row < step ? rows - row : step;

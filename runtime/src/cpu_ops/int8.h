@@ -50,6 +50,10 @@ inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
 #endif
 }
 
+using VecUnsigned = unsigned __attribute__((vector_size(4 * BGERT_LANES)));
+inline VecUnsigned wrapped(VecInt value) { return reinterpret_cast<VecUnsigned>(value); }
+inline VecInt wrapped(VecUnsigned value) { return reinterpret_cast<VecInt>(value); }
+
 inline Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
 
 inline VecInt load_int(const int* from) {
@@ -60,7 +64,7 @@ inline VecInt load_int(const int* from) {
 // Scale and zero of a quantised row lie behind its bytes.
 struct RowScale {
   float scale;
-  int zero;
+  unsigned zero;  // unsigned, as in rows that are none of ours it may be anything, and products wrap around
 };
 static_assert(sizeof(RowScale) == bgert::kRowScaleBytes);
 
@@ -87,12 +91,12 @@ inline void quantize_row(const float* x, const float* factors, Size size, Byte* 
   const float inverse = range > 0.0f ? 255.0f / range : 0.0f;
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
   const float shift = -low * inverse + kMagic;
-  int zero;
+  unsigned zero;
   __builtin_memcpy(&zero, &shift, sizeof zero);
-  zero -= 0x4B400000;
-  const float offset = static_cast<float>(zero) + kMagic;
+  zero -= 0x4B400000U;
+  const float offset = static_cast<float>(static_cast<int>(zero)) + kMagic;
   const auto quantized = [&](Vec value) {
-    VecInt q = reinterpret_cast<VecInt>(value * inverse + offset) - 0x4B400000;
+    VecInt q = wrapped(reinterpret_cast<VecUnsigned>(value * inverse + offset) - 0x4B400000U);
     q = q < 0 ? VecInt{} : q;
     return q > 255 ? VecInt{} + 255 : q;
   };
@@ -129,7 +133,7 @@ inline void int8_tile(const Byte* x, const bgert::Int8Panel& panel, bool with_ge
 #pragma GCC unroll 2
       for (int n = 0; n < 2; ++n) {
         const Size at = column + static_cast<Size>(n * kLanes);
-        const VecInt exact = total[r][n] - load_int(panel.sums + at) * row.zero;
+        const VecInt exact = wrapped(wrapped(total[r][n]) - wrapped(load_int(panel.sums + at)) * row.zero);
         const Vec value = to_float(exact) * (load(panel.scales + at) * row.scale) + load(panel.bias + at);
         store(out + static_cast<Size>(r) * out_stride + at, with_gelu ? gelu_of(value) : value);
       }
@@ -146,6 +150,7 @@ inline void int8_rows(Size rows, const Byte* x, const bgert::Int8Panel& panel, b
 
 inline void linear_int8(Size rows, const Byte* x, const bgert::Int8Panel& panel, bool with_gelu, float* out,
                         Size out_stride) {
+  if (rows == 0) return;
   const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
   for (Size row = 0; row < rows; row += step) {
     const Size here = rows - row < step ? rows - row : step;

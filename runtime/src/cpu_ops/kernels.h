@@ -20,6 +20,7 @@ struct AttentionHead {
 
 // Matrices are cut into panels of 32 columns, [N / 32][K / k][32][k]: k is 1 for floats, 2 for bfloat16, 4 for bytes.
 constexpr std::size_t kPanelColumns = 32;
+constexpr std::size_t kMostInt8Depth = 1 << 16;  // sums of this many products of bytes are still exact in 32 bits
 constexpr std::size_t kRowScaleBytes = 8;  // behind the bytes of a quantised row: its scale (float) and zero (int32)
 
 struct Fp32Panel {

@@ -17,10 +17,12 @@ struct Texts {
   std::size_t length(std::size_t text) const { return first(text + 1) - first(text); }
 };
 
-Status* read_texts(const Call& call, const Tensor& cu_seqlens, std::size_t tokens, Texts& texts) {
+Status* read_texts(const Call& call, std::size_t index, std::size_t tokens, Texts& texts) {
+  Tensor cu_seqlens;
+  if (Status* status = call.vector(index, cu_seqlens)) return status;
   const auto* at = cu_seqlens.as<const std::int32_t>();
-  const std::size_t count = cu_seqlens.rows;
-  bool good = count > 0 && at[0] == 0 && static_cast<std::size_t>(at[count - 1]) == tokens;
+  const std::size_t count = cu_seqlens.columns;
+  bool good = at[0] == 0 && at[count - 1] >= 0 && static_cast<std::size_t>(at[count - 1]) == tokens;
   for (std::size_t i = 1; good && i < count; ++i) good = at[i] > at[i - 1];
   if (!good) return call.node.api.fail("cu_seqlens does not rise from 0 to the number of tokens");
   texts.bounds = at;
@@ -30,12 +32,14 @@ Status* read_texts(const Call& call, const Tensor& cu_seqlens, std::size_t token
 }
 
 struct Attention {
-  Tensor query, key, value, cu_seqlens;
+  Tensor query, key, value;
   Texts texts;
 
   Status* read(const Call& call) {
-    if (Status* status = call.inputs(query, key, value, cu_seqlens)) return status;
-    if (Status* status = read_texts(call, cu_seqlens, key.rows, texts)) return status;
+    if (Status* status = call.matrix(0, query)) return status;
+    if (Status* status = call.matrix(1, key)) return status;
+    if (Status* status = call.matrix(2, value)) return status;
+    if (Status* status = read_texts(call, 3, key.rows, texts)) return status;
     const std::size_t hidden = key.columns;
     if (value.rows != key.rows || value.columns != hidden || query.columns != hidden ||
         hidden % call.node.num_heads != 0 || (query.rows != key.rows && query.rows != texts.count)) {
@@ -66,12 +70,12 @@ struct Norm {
   Tensor x, residual, gamma, beta, out;
 
   Status* read(const Call& call) {
-    if (Status* status = call.inputs(x, residual, gamma, beta)) return status;
-    const std::size_t size = x.columns;
-    if (residual.rows != x.rows || residual.columns != size || gamma.rows != size || beta.rows != size) {
-      return call.node.api.fail("x, residual, gamma and beta do not fit together");
-    }
-    return call.output(0, x.rows, size, out);
+    if (Status* status = call.matrix(0, x)) return status;
+    if (Status* status = call.matrix(1, residual)) return status;
+    if (residual.rows != x.rows || residual.columns != x.columns) return call.misfit(1, "has not the shape of input 0");
+    if (Status* status = call.vector(2, x.columns, gamma)) return status;
+    if (Status* status = call.vector(3, x.columns, beta)) return status;
+    return call.output(0, x.rows, x.columns, out);
   }
 
   // then(row, its values) after each row.
@@ -106,10 +110,10 @@ Status* quantize_rows(const Call& call, const float* rows, const float* factors,
   });
 }
 
-// What rows are multiplied by before they are quantised.
-Status* read_factors(const Call& call, std::size_t index, std::size_t size, Tensor& factors) {
-  if (Status* status = call.input(index, factors)) return status;
-  return factors.rows == size ? nullptr : call.node.api.fail("the factors do not fit the rows");
+// The bias of a matrix in panels, whose length is the number of columns.
+Status* read_bias(const Call& call, std::size_t index, Tensor& bias) {
+  if (Status* status = call.vector(index, bias)) return status;
+  return bias.columns % kPanelColumns == 0 ? nullptr : call.misfit(index, "has no whole number of panels");
 }
 
 // A matrix in panels; calls task(panel, first row, rows) so that the threads have enough to do.
@@ -129,16 +133,15 @@ struct LinearFp32 {
   // Shared by both operators, with GELU and without.
   Status* run(const Call& call, bool with_gelu) {
     Tensor out;
-    if (Status* status = call.inputs(x, weights, bias)) return status;
-    if (bias.rows % kPanelColumns != 0 || weights.rows * weights.columns != x.columns * bias.rows) {
-      return call.node.api.fail("x, weights and bias do not fit together");
-    }
-    if (Status* status = call.output(0, x.rows, bias.rows, out)) return status;
-    return for_panels(call, bias.rows, x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
+    if (Status* status = call.matrix(0, x)) return status;
+    if (Status* status = read_bias(call, 2, bias)) return status;
+    if (Status* status = call.panels(1, x.columns, bias.columns, weights)) return status;
+    if (Status* status = call.output(0, x.rows, bias.columns, out)) return status;
+    return for_panels(call, bias.columns, x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
       const std::size_t column = index * kPanelColumns;
       const Fp32Panel panel{weights.floats() + column * x.columns, bias.floats() + column, x.columns};
       call.node.kernels->linear_fp32(rows, x.floats() + row * x.columns, panel, with_gelu,
-                                     out.floats() + row * bias.rows + column, bias.rows);
+                                     out.floats() + row * bias.columns + column, bias.columns);
     });
   }
 };
@@ -147,12 +150,10 @@ struct LinearBf16 {
   Tensor x, weights, bias;
 
   Status* read(const Call& call) {
-    if (Status* status = call.inputs(x, weights, bias)) return status;
-    if (x.columns % 2 != 0 || bias.rows % kPanelColumns != 0 ||
-        weights.rows * weights.columns != x.columns * bias.rows) {
-      return call.node.api.fail("x, weights and bias do not fit together");
-    }
-    return nullptr;
+    if (Status* status = call.matrix(0, x)) return status;
+    if (x.columns % 2 != 0) return call.misfit(0, "has an odd number of columns");
+    if (Status* status = read_bias(call, 2, bias)) return status;
+    return call.panels(1, x.columns, bias.columns, weights);
   }
 
   Bf16Panel panel(std::size_t index) const {
@@ -162,9 +163,9 @@ struct LinearBf16 {
 
   template <class Out, class Kernel>
   Status* run(const Call& call, Out* out, Kernel kernel) const {
-    return for_panels(call, bias.rows, x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
+    return for_panels(call, bias.columns, x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
       kernel(rows, x.as<std::uint16_t>() + row * x.columns, panel(index),
-             out + row * bias.rows + index * kPanelColumns, bias.rows);
+             out + row * bias.columns + index * kPanelColumns, bias.columns);
     });
   }
 };
@@ -173,12 +174,14 @@ struct LinearInt8 {
   Tensor x, weights, scales, sums, bias;
 
   Status* read(const Call& call) {
-    if (Status* status = call.inputs(x, weights, scales, sums, bias)) return status;
-    if (x.columns < kRowScaleBytes || depth() % 4 != 0 || bias.rows % kPanelColumns != 0 || scales.rows != bias.rows ||
-        sums.rows != bias.rows || weights.rows * weights.columns != depth() * bias.rows) {
-      return call.node.api.fail("x, weights, scales, sums and bias do not fit together");
+    if (Status* status = call.matrix(0, x)) return status;
+    if (x.columns <= kRowScaleBytes || depth() % 4 != 0 || depth() > kMostInt8Depth) {
+      return call.misfit(0, "has no rows of bytes with a scale and a zero");
     }
-    return nullptr;
+    if (Status* status = read_bias(call, 4, bias)) return status;
+    if (Status* status = call.panels(1, depth(), bias.columns, weights)) return status;
+    if (Status* status = call.vector(2, bias.columns, scales)) return status;
+    return call.vector(3, bias.columns, sums);
   }
 
   std::size_t depth() const { return x.columns - kRowScaleBytes; }
@@ -189,7 +192,7 @@ struct LinearInt8 {
     const Int8Panel panel{weights.as<std::int8_t>() + column * depth(), scales.floats() + column,
                           sums.as<std::int32_t>() + column, bias.floats() + column, depth()};
     call.node.kernels->linear_int8(rows, x.as<std::uint8_t>() + row * x.columns, panel, with_gelu, out + column,
-                                   bias.rows);
+                                   bias.columns);
   }
 };
 
@@ -244,7 +247,7 @@ Status* add_layer_norm_int8(const Call& call) {
   Norm norm;
   Tensor factors, out;
   if (Status* status = norm.read(call)) return status;
-  if (Status* status = read_factors(call, 4, norm.x.columns, factors)) return status;
+  if (Status* status = call.vector(4, norm.x.columns, factors)) return status;
   if (Status* status = call.output(1, norm.x.rows, norm.x.columns + kRowScaleBytes, out)) return status;
   return norm.run(call, [&](std::size_t row, const float* values) {
     call.node.kernels->quantize_row(values, factors.floats(), norm.x.columns,
@@ -254,7 +257,7 @@ Status* add_layer_norm_int8(const Call& call) {
 
 Status* gelu(const Call& call) {
   Tensor x, out;
-  if (Status* status = call.inputs(x)) return status;
+  if (Status* status = call.matrix(0, x)) return status;
   if (Status* status = call.output(0, x.rows, x.columns, out)) return status;
   return call.for_blocks(x.rows * x.columns, 8192, [&](std::size_t first, std::size_t last) {
     call.node.kernels->gelu(x.floats() + first, last - first, out.floats() + first);
@@ -262,10 +265,10 @@ Status* gelu(const Call& call) {
 }
 
 Status* mean_pool(const Call& call) {
-  Tensor rows, cu_seqlens, out;
+  Tensor rows, out;
   Texts texts;
-  if (Status* status = call.inputs(rows, cu_seqlens)) return status;
-  if (Status* status = read_texts(call, cu_seqlens, rows.rows, texts)) return status;
+  if (Status* status = call.matrix(0, rows)) return status;
+  if (Status* status = read_texts(call, 1, rows.rows, texts)) return status;
   if (Status* status = call.output(0, texts.count, rows.columns, out)) return status;
   return call.for_each(texts.count, [&](std::size_t text) {
     call.node.kernels->mean_rows(rows.floats() + texts.first(text) * rows.columns, texts.length(text), rows.columns,
@@ -281,7 +284,7 @@ Status* linear_bf16(const Call& call) {
   LinearBf16 linear;
   Tensor out;
   if (Status* status = linear.read(call)) return status;
-  if (Status* status = call.output(0, linear.x.rows, linear.bias.rows, out)) return status;
+  if (Status* status = call.output(0, linear.x.rows, linear.bias.columns, out)) return status;
   return linear.run(call, out.floats(), call.node.kernels->linear_bf16);
 }
 
@@ -289,7 +292,7 @@ Status* linear_gelu_bf16(const Call& call) {
   LinearBf16 linear;
   Tensor out;
   if (Status* status = linear.read(call)) return status;
-  if (Status* status = call.output(0, linear.x.rows, linear.bias.rows, out)) return status;
+  if (Status* status = call.output(0, linear.x.rows, linear.bias.columns, out)) return status;
   return linear.run(call, out.as<std::uint16_t>(), call.node.kernels->linear_gelu_bf16);
 }
 
@@ -297,9 +300,9 @@ Status* linear_int8(const Call& call) {
   LinearInt8 linear;
   Tensor out;
   if (Status* status = linear.read(call)) return status;
-  if (Status* status = call.output(0, linear.x.rows, linear.bias.rows, out)) return status;
-  return for_panels(call, linear.bias.rows, linear.x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
-    linear.multiply(call, index, row, rows, false, out.floats() + row * linear.bias.rows);
+  if (Status* status = call.output(0, linear.x.rows, linear.bias.columns, out)) return status;
+  return for_panels(call, linear.bias.columns, linear.x.rows, [&](std::size_t index, std::size_t row, std::size_t rows) {
+    linear.multiply(call, index, row, rows, false, out.floats() + row * linear.bias.columns);
   });
 }
 
@@ -307,16 +310,17 @@ Status* linear_gelu_int8(const Call& call) {
   LinearInt8 linear;
   Tensor factors, out;
   if (Status* status = linear.read(call)) return status;
-  if (Status* status = read_factors(call, 5, linear.bias.rows, factors)) return status;
-  const std::size_t rows = linear.x.rows, columns = linear.bias.rows, panels = columns / kPanelColumns;
+  if (Status* status = call.vector(5, linear.bias.columns, factors)) return status;
+  const std::size_t rows = linear.x.rows, columns = linear.bias.columns, panels = columns / kPanelColumns;
   if (Status* status = call.output(0, rows, columns + kRowScaleBytes, out)) return status;
   // A row can be quantised when all of its columns are there. With few rows the threads share out the columns; with
   // many each takes rows of its own, few enough to stay in the cache.
   constexpr std::size_t kFew = 48;
   if (rows <= 2 * kFew) {
     float* floats = scratch<Owner::kCall>(rows * columns);
-    Status* status =
-        call.for_each(panels, [&](std::size_t index) { linear.multiply(call, index, 0, rows, true, floats); });
+    Status* status = for_panels(call, columns, rows, [&](std::size_t index, std::size_t row, std::size_t here) {
+      linear.multiply(call, index, row, here, true, floats + row * columns);
+    });
     return status != nullptr ? status : quantize_rows(call, floats, factors.floats(), out);
   }
   return call.for_blocks(rows, kFew, [&](std::size_t row, std::size_t last) {

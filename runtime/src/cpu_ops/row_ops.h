@@ -6,9 +6,13 @@
 namespace {
 
 // out = (x + residual - mean) / sqrt(variance + epsilon) * gamma + beta, over `size` floats.
+//
+// A mean is only as exact as a float of its size, and every number is short of it by the same error: the mean of what
+// is left when the mean was taken off. Variance and result are freed of it, so an offset common to a row costs nothing.
 inline void add_layer_norm(const float* x, const float* residual, const float* gamma, const float* beta, float epsilon,
                            Size size, float* out) {
   const Size whole = size / kLanes * kLanes;
+  const float count = static_cast<float>(size);
   Vec total = {};
   for (Size i = 0; i < whole; i += kLanes) {
     const Vec value = load(x + i) + load(residual + i);
@@ -17,19 +21,29 @@ inline void add_layer_norm(const float* x, const float* residual, const float* g
   }
   float mean = sum(total);
   for (Size i = whole; i < size; ++i) mean += out[i] = x[i] + residual[i];
-  mean /= static_cast<float>(size);
-  Vec squares = {};
+  mean /= count;
+  Vec squares = {}, rest = {};
   for (Size i = 0; i < whole; i += kLanes) {
     const Vec centred = load(out + i) - mean;
     squares += centred * centred;
+    rest += centred;
   }
-  float variance = sum(squares);
-  for (Size i = whole; i < size; ++i) variance += (out[i] - mean) * (out[i] - mean);
-  const float scale = 1.0f / __builtin_sqrtf(variance / static_cast<float>(size) + epsilon);
+  float variance = sum(squares), error = sum(rest);
+  for (Size i = whole; i < size; ++i) {
+    const float centred = out[i] - mean;
+    variance += centred * centred;
+    error += centred;
+  }
+  error /= count;
+  variance = variance / count - error * error;
+  variance = variance < 0.0f ? 0.0f : variance;  // by rounding, where all numbers are alike; NaN stays NaN
+  // Squares of numbers from about 1e19 on are infinite, and one over that is 0, as if the row were: make it NaN.
+  const float scale = 1.0f / __builtin_sqrtf(variance + epsilon) + (variance - variance);
+  const float shift = -error * scale;
   for (Size i = 0; i < whole; i += kLanes) {
-    store(out + i, (load(out + i) - mean) * scale * load(gamma + i) + load(beta + i));
+    store(out + i, ((load(out + i) - mean) * scale + shift) * load(gamma + i) + load(beta + i));
   }
-  for (Size i = whole; i < size; ++i) out[i] = (out[i] - mean) * scale * gamma[i] + beta[i];
+  for (Size i = whole; i < size; ++i) out[i] = ((out[i] - mean) * scale + shift) * gamma[i] + beta[i];
 }
 
 // x / 2 * (1 + erf(x / sqrt 2)). erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, where it is one to within a rounding; P and

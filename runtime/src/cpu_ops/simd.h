@@ -34,11 +34,11 @@ inline void store(float* to, Vec value) { *reinterpret_cast<Unaligned*>(to) = va
 inline Vec broadcast(float value) { return value - Vec{}; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
-// The first `count` lanes; the others are so far below them that e to their power is nothing.
+// The first `count` lanes; the others are below them, so that e to their power is nothing.
 inline Vec first_lanes(Vec value, int count) {
   VecInt lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < count ? value : broadcast(-1e30f);
+  return lane < count ? value : broadcast(-__builtin_inff());
 }
 
 // Lanes of two registers by number, b's after a's.
