@@ -133,7 +133,7 @@ class Plain {
       longest_ = std::max(longest_, config.vocab[i].size());
       if (!config.vocab[i].empty()) ids_[config.vocab[i]] = static_cast<TokenId>(i);
     }
-    AddedTokenSets sets = partition(config.added);
+    AddedTokenSets sets = partition(config.added, config.vocab.size());
     std::vector<std::string> raw, normal(sets.normalized.size());
     for (const AddedToken& token : sets.raw) raw.push_back(token.content);
     for (std::size_t i = 0; i < normal.size(); ++i) charsmap_.normalize(sets.normalized[i].content, normal[i]);

@@ -50,10 +50,6 @@ inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
 #endif
 }
 
-using VecUnsigned = unsigned __attribute__((vector_size(4 * BGERT_LANES)));
-inline VecUnsigned wrapped(VecInt value) { return reinterpret_cast<VecUnsigned>(value); }
-inline VecInt wrapped(VecUnsigned value) { return reinterpret_cast<VecInt>(value); }
-
 inline Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
 
 inline VecInt load_int(const int* from) {

@@ -27,10 +27,13 @@ constexpr int kTileRows = BGERT_TILE_ROWS;  // with two registers a row, what th
 
 using Vec = float __attribute__((vector_size(4 * BGERT_LANES)));
 using VecInt = int __attribute__((vector_size(4 * BGERT_LANES)));
+using VecUnsigned = unsigned __attribute__((vector_size(4 * BGERT_LANES)));  // for sums that may wrap around
 using Unaligned = float __attribute__((vector_size(4 * BGERT_LANES), aligned(4), may_alias));
 
 inline Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<Unaligned*>(to) = value; }
+inline VecUnsigned wrapped(VecInt value) { return reinterpret_cast<VecUnsigned>(value); }
+inline VecInt wrapped(VecUnsigned value) { return reinterpret_cast<VecInt>(value); }
 inline Vec broadcast(float value) { return value - Vec{}; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
@@ -129,7 +132,8 @@ inline Vec exp_of_negative(Vec x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const VecInt exponent = (reinterpret_cast<VecInt>(shifted) << 23) + (127 << 23);  // the magic's bits shift out
+  // The magic's bits shift out. Of NaN come any bits, and the product is NaN.
+  const VecUnsigned exponent = (reinterpret_cast<VecUnsigned>(shifted) << 23) + (127U << 23);
   return p * reinterpret_cast<Vec>(exponent);
 }
 

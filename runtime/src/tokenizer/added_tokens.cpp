@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <unordered_set>
 #include <utility>
 
 #include "unicode.h"
@@ -49,7 +50,9 @@ std::size_t leading_space(std::string_view text) {
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const std::vector<std::string>& patterns)
     : tokens_(std::move(tokens)) {
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
-    if (patterns[i].empty()) throw std::invalid_argument("added token '" + tokens_[i].content + "' normalises to nothing");
+    if (patterns[i].empty()) {
+      throw std::invalid_argument("the added token of id " + std::to_string(tokens_[i].id) + " normalises to nothing");
+    }
     trie_.insert(0, patterns[i], static_cast<std::int32_t>(i));
     first_bytes_.set(static_cast<unsigned char>(patterns[i].front()));
   }
@@ -86,9 +89,19 @@ void AddedTokens::Cursor::search() {
       continue;
     }
     token_start_ = found.start;
-    if (token.lstrip) token_start_ = std::max(trailing_space(text_.substr(0, found.start)), done_);
+    // Whitespace is looked at once, however many tokens are found in it.
+    if (token.lstrip) {
+      token_start_ = done_;
+      if (done_ < found.start) token_start_ += trailing_space(text_.substr(done_, found.start - done_));
+    }
     std::size_t stop = found.stop;
-    if (token.rstrip) stop += leading_space(text_.substr(stop));
+    if (token.rstrip) {
+      if (stop < space_start_ || stop > space_stop_) {
+        space_start_ = stop;
+        space_stop_ = stop + leading_space(text_.substr(stop));
+      }
+      stop = space_stop_;
+    }
     if (stop <= token_start_) continue;  // a token of whitespace, which the one before stripped
     token_ = {text_.substr(token_start_, stop - token_start_), token.id};
     pending_ = true;
@@ -118,8 +131,22 @@ bool AddedTokens::Cursor::next(Segment& segment) {
   return true;
 }
 
-AddedTokenSets partition(const std::vector<AddedToken>& tokens) {
+AddedTokenSets partition(const std::vector<AddedToken>& tokens, std::size_t vocab_size) {
   AddedTokenSets sets;
+  sets.id_count = vocab_size;
+  if (tokens.size() > kMostTokens) throw std::invalid_argument("there are too many added tokens");
+  std::unordered_set<std::string_view> seen;
+  for (const AddedToken& token : tokens) {
+    const auto fail = [&token](const char* what) {
+      throw std::invalid_argument("the added token of id " + std::to_string(token.id) + " " + what);
+    };
+    if (token.id < 0 || static_cast<std::size_t>(token.id) >= vocab_size + tokens.size()) fail("is out of range");
+    if (token.content.empty()) fail("is empty");
+    if (token.content.size() > kMostTokenBytes) fail("is too long");
+    if (!is_utf8(token.content)) fail("is not UTF-8");
+    if (!seen.insert(token.content).second) fail("is there twice");
+    sets.id_count = std::max(sets.id_count, static_cast<std::size_t>(token.id) + 1);
+  }
   // HF looks up special tokens before the others; the first of two equal patterns counts.
   for (const bool special : {true, false}) {
     for (const AddedToken& token : tokens) {

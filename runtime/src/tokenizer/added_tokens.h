@@ -50,6 +50,7 @@ class AddedTokens {
     bool pending_ = false;    // a token was found and its segment is not given out yet
     Segment token_;
     std::size_t token_start_ = 0;
+    std::size_t space_start_ = 0, space_stop_ = 0;  // whitespace that was stripped from the right of a token
   };
 
  private:
@@ -68,7 +69,11 @@ class AddedTokens {
 /// Splits tokens into those matched on raw text and those matched on normalised text.
 struct AddedTokenSets {
   std::vector<AddedToken> raw, normalized;
+  std::size_t id_count = 0;  ///< their ids and those of the vocabulary are below this
 };
-AddedTokenSets partition(const std::vector<AddedToken>& tokens);
+
+/// Throws std::invalid_argument if a token has no id of the vocabulary or just after it, nothing or too much to look
+/// for, or is there twice.
+AddedTokenSets partition(const std::vector<AddedToken>& tokens, std::size_t vocab_size);
 
 }  // namespace bgert

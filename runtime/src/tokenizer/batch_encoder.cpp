@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "check_template.h"
 #include "parallel.h"
 
 namespace bgert {
@@ -263,13 +264,18 @@ Template without_tokens(Template layout) {
   return layout;
 }
 
+std::shared_ptr<const TextModel> required(std::shared_ptr<const TextModel> model) {
+  if (model == nullptr) throw std::invalid_argument("there is no model");
+  return model;
+}
+
 }  // namespace
 
 BatchEncoder::BatchEncoder(std::shared_ptr<const TextModel> model, Template single, Template pair,
                            std::size_t max_tokens)
-    : model_(std::move(model)),
-      single_(std::move(single)),
-      pair_(std::move(pair)),
+    : model_(required(std::move(model))),
+      single_(checked(std::move(single), *model_, false)),
+      pair_(checked(std::move(pair), *model_, true)),
       max_tokens_(max_tokens),
       pool_(*model_) {}
 

@@ -71,7 +71,8 @@ struct BatchInputError : std::runtime_error {
 
 class BatchEncoder {
  public:
-  /// `max_tokens` bounds what one call may return, as offsets are int32.
+  /// `max_tokens` bounds what one call may return, as offsets are int32. Throws std::invalid_argument if a template has
+  /// tokens that the model does not, negative types, too many tokens, or tokens between the texts of a single one.
   BatchEncoder(std::shared_ptr<const TextModel> model, Template single, Template pair,
                std::size_t max_tokens = std::numeric_limits<std::int32_t>::max());
 

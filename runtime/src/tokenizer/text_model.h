@@ -12,6 +12,13 @@ namespace bgert {
 
 using TokenId = std::int32_t;
 
+constexpr std::size_t kMostTokens = std::size_t{1} << 21;  // of a vocabulary; the largest in use has 0.9 million
+inline std::string too_many_tokens() {
+  return "the vocabulary has more than " + std::to_string(kMostTokens) + " tokens";
+}
+// Of a token that is looked for: every place of a text may cost as many steps as the longest token has bytes.
+constexpr std::size_t kMostTokenBytes = 1000;
+
 /// A token that is matched in the text before the model runs, as in HF's `added_tokens`.
 struct AddedToken {
   std::string content;
@@ -47,6 +54,9 @@ class TextModel {
                       std::vector<TokenId>& ids) const = 0;
 
   virtual std::size_t vocab_size() const = 0;
+
+  /// Ids of the vocabulary and of added tokens are below this.
+  virtual std::size_t id_count() const = 0;
 };
 
 }  // namespace bgert

@@ -13,7 +13,6 @@ namespace bgert {
 namespace {
 
 constexpr double kUnkPenalty = 10;
-constexpr std::size_t kMostBytes = 1 << 16;  // of a piece; the window over a word grows with it
 constexpr double kMostScore = 1e290;          // so that no sum over a text is infinite: the search needs finite ones
 
 /// A piece with its first bytes as a number, so that sorting seldom looks at the piece.
@@ -50,7 +49,7 @@ Unigram::Unigram(const std::vector<std::string_view>& pieces, std::vector<double
       throw std::invalid_argument("piece " + std::to_string(id) + " " + what);
     };
     if (!(std::abs(scores_[id]) <= kMostScore)) fail("has a score that is out of range or no number");
-    if (piece.size() > kMostBytes) fail("is too long");
+    if (piece.size() > kMostTokenBytes) fail("is too long");
     if (!is_utf8(piece)) fail("is not UTF-8");
     longest_piece_ = std::max(longest_piece_, piece.size());
     if (!piece.empty()) keys.emplace_back(piece, static_cast<TokenId>(id));

@@ -3,7 +3,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -35,9 +34,8 @@ UnigramFile::UnigramFile(std::string_view bytes) {
       charsmap_bytes != bytes.size() - 8 * count - piece_bytes) {
     fail("has other sizes than its header says");
   }
-  if (count > static_cast<std::uint64_t>(std::numeric_limits<TokenId>::max()) || unk >= count) {
-    fail("has an unknown piece that is not in its vocabulary");
-  }
+  if (count > kMostTokens) throw std::invalid_argument(too_many_tokens());
+  if (unk >= count) fail("has an unknown piece that is not in its vocabulary");
   unk_id = static_cast<TokenId>(unk);
   scores.resize(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < scores.size(); ++i) scores[i] = std::bit_cast<double>(load_u64(bytes.data() + 8 * i));

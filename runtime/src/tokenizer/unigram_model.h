@@ -29,10 +29,13 @@ class UnigramModel final : public TextModel {
   void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
               std::vector<TokenId>& ids) const override;
   std::size_t vocab_size() const override { return unigram_.size(); }
+  std::size_t id_count() const override { return id_count_; }
 
  private:
+  UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens);
   UnigramModel(const UnigramFile& file, AddedTokenSets tokens);
 
+  std::size_t id_count_;
   PrecompiledCharsmap charsmap_;
   Unigram unigram_;
   std::vector<std::string> patterns_;  // of the tokens that are matched in normalised text

@@ -14,18 +14,24 @@ WordPiece::WordPiece(const std::vector<std::string>& vocab, const WordPieceOptio
       whole_shift_(64 - static_cast<unsigned>(std::countr_zero(whole_.size()))),
       vocab_size_(vocab.size()),
       max_chars_(options.max_input_chars_per_word) {
+  if (vocab.size() > kMostTokens) throw std::invalid_argument(too_many_tokens());
+  if (max_chars_ > kMostWordChars) {
+    throw std::invalid_argument("max_input_chars_per_word is " + std::to_string(max_chars_) + ", more than " +
+                                std::to_string(kMostWordChars));
+  }
+  const std::size_t longest = 4 * max_chars_;  // bytes of a word; no word contains a token of more
   const std::string& prefix = options.continuing_subword_prefix;
   for (std::size_t id = 0; id < vocab.size(); ++id) {
     const std::string_view token = vocab[id];
     if (token.empty()) continue;  // no word contains it
-    trie_.insert(0, token, static_cast<std::int32_t>(id));
+    if (unk_id_ < 0 && token == options.unk_token) unk_id_ = static_cast<TokenId>(id);
+    if (token.size() <= longest) trie_.insert(0, token, static_cast<std::int32_t>(id));
     add_whole_word(token, static_cast<TokenId>(id));
-    if (token.size() > prefix.size() && token.substr(0, prefix.size()) == prefix) {
+    if (token.size() > prefix.size() && token.size() - prefix.size() <= longest && token.starts_with(prefix)) {
       trie_.insert(continuation_, token.substr(prefix.size()), static_cast<std::int32_t>(id));
     }
   }
-  unk_id_ = trie_.find(0, options.unk_token);
-  if (unk_id_ == ByteTrie::kNone) {
+  if (unk_id_ < 0) {
     throw std::invalid_argument("the unknown token '" + options.unk_token + "' is not in the vocabulary");
   }
 }

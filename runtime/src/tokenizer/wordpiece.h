@@ -18,9 +18,12 @@ struct WordPieceOptions {
   std::size_t max_input_chars_per_word = 100;
 };
 
+constexpr std::size_t kMostWordChars = 1000;  // a word of n characters may cost n * n steps
+
 class WordPiece {
  public:
-  /// `vocab[i]` is the token with id `i`. Throws std::invalid_argument if the unknown token is not among them.
+  /// `vocab[i]` is the token with id `i`. Throws std::invalid_argument if the unknown token is not among them, or
+  /// a size is out of bounds.
   WordPiece(const std::vector<std::string>& vocab, const WordPieceOptions& options);
 
   TokenId unk_id() const { return unk_id_; }
@@ -54,7 +57,7 @@ class WordPiece {
   std::vector<WholeWord> whole_;  // a power of two, at most half full
   unsigned whole_shift_;
   std::size_t vocab_size_, max_chars_;
-  TokenId unk_id_;
+  TokenId unk_id_ = -1;
 };
 
 }  // namespace bgert

@@ -25,7 +25,8 @@ AddedTokens raw_tokens(std::vector<AddedToken> tokens) {
 WordPieceModel::WordPieceModel(const std::vector<std::string>& vocab, const WordPieceOptions& options,
                                const BertNormalizer& normalizer, const std::vector<AddedToken>& added_tokens)
     : normalizer_(normalizer), wordpiece_(vocab, options), table_(&normalizer_, wordpiece_) {
-  AddedTokenSets sets = partition(added_tokens);
+  AddedTokenSets sets = partition(added_tokens, vocab.size());
+  id_count_ = sets.id_count;
   raw_ = raw_tokens(std::move(sets.raw));
   normalized_ = normalized_tokens(std::move(sets.normalized), normalizer_);
   if (!normalized_.empty()) split_table_.emplace(nullptr, wordpiece_);

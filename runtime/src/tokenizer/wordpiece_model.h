@@ -25,11 +25,13 @@ class WordPieceModel final : public TextModel {
   void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
               std::vector<TokenId>& ids) const override;
   std::size_t vocab_size() const override { return wordpiece_.vocab_size(); }
+  std::size_t id_count() const override { return id_count_; }
 
  private:
   BertNormalizer normalizer_;
   WordPiece wordpiece_;
   AddedTokens raw_, normalized_;
+  std::size_t id_count_;
   CodePointTable table_;
   std::optional<CodePointTable> split_table_;  // for text in normal form, where added tokens are matched there
 };
