@@ -7,6 +7,7 @@ Where the files of a checkpoint disagree, the spec follows `transformers.AutoTok
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ __all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings",
 VOCAB_NAME = "vocab.txt"
 UNIGRAM_NAME = "unigram.bin"
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
+MOST_TOKENS = 2**21  # kMostTokens of runtime/src/tokenizer/text_model.h
 
 T = TypeVar("T")
 
@@ -188,7 +190,10 @@ def read_vocab_txt(path: Path) -> list[str]:
         ModelFolderError: the file is missing, not UTF-8 or has a token twice.
     """
     try:
-        lines = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+        content = path.read_bytes()
+        if content.count(b"\n") > MOST_TOKENS:  # before a string is made of each
+            raise ModelFolderError(f"{path} has more than {MOST_TOKENS} lines: no vocabulary is that large")
+        lines = content.decode("utf-8").replace("\r\n", "\n").split("\n")
     except OSError as error:
         raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -224,6 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return raw
 
 
+_REPR = reprlib.Repr()  # values of any size, cut short
 _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -248,10 +254,12 @@ def build(cls: type[T], raw: Any, where: str) -> T:
         allowed = _FIELD_TYPES[known[name]]
         whole = all(type(item) is int for item in value) if isinstance(value, list) else True
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed) or not whole:
-            raise ModelFolderError(f"{where}: {name} is {value!r}, not {known[name]}")
+            raise ModelFolderError(f"{where}: {name} is {_REPR.repr(value)}, not {known[name]}")
         numbers = value if isinstance(value, list) else [value] if type(value) is int else []
         if any(not 0 <= number < 2**31 for number in numbers):
-            raise ModelFolderError(f"{where}: {name} is {value!r}, out of range")
+            raise ModelFolderError(f"{where}: {name} is {_REPR.repr(value)}, out of range")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ModelFolderError(f"{where}: {name} is {_REPR.repr(value)}, which holds a lone surrogate")
     try:
         return cls(**raw)
     except TypeError as error:

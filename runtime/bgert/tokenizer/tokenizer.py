@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from reprlib import Repr
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRUNCATIONS", "TokenBatch", "Tokenizer"]
 
+_REPR = Repr()  # numbers of any size, cut short
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "flag_embedding", "do_not_truncate")
 
 
@@ -77,11 +80,18 @@ class Tokenizer:
         try:
             model = _build_model(spec)
             self._encoder = _native.BatchEncoder(model, _template(spec.single), _template(spec.pair))
-        except ValueError as error:
-            raise ModelFolderError(f"the tokenizer cannot be built: {error}") from error
+        except (ValueError, MemoryError) as error:
+            # What it says may quote a token, of any size and with line breaks.
+            reason = shorten(str(error) or "out of memory", 300)
+            raise ModelFolderError(f"the tokenizer cannot be built: {reason}") from error
         self.max_length = spec.max_length
         self.special_tokens = len(spec.single.prefix) + len(spec.single.suffix)
         self.pair_special_tokens = len(spec.pair.prefix) + len(spec.pair.middle) + len(spec.pair.suffix)
+        if self.max_length is not None and not self.special_tokens <= self.max_length < 2**31:
+            raise ModelFolderError(
+                f"the tokenizer cannot be built: it puts {self.special_tokens} special tokens around a text, and a row "
+                f"may have {_REPR.repr(self.max_length)} tokens"
+            )
         self.vocab_size = model.vocab_size
         self.notes = tuple(spec.notes)
 
@@ -96,7 +106,9 @@ class Tokenizer:
         folder = existing_folder(path)
         if (folder / MANIFEST_NAME).exists():
             manifest = Manifest.read(folder)
-            return cls(TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens))
+            spec = TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens)
+            _check_tables(folder, spec, manifest)
+            return cls(spec)
         # Not at the top: reading a model folder needs none of it.
         from bgert.tokenizer.checkpoint import read_checkpoint
 
@@ -156,6 +168,24 @@ class Tokenizer:
                 threads=available_cpus() if cores is None else cores,
             )
         )
+
+
+def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None:
+    """Raise ModelFolderError if an input could have an id or a token type that the model has no embedding for."""
+    layout = spec.pair if manifest.kind == "reranker" else spec.single
+    largest = {
+        "vocab_size": max([len(spec.vocab) - 1, *(token.id for token in spec.added_tokens)]),
+        "type_vocab_size": max(
+            layout.prefix_type, layout.first_type, layout.middle_type, layout.second_type, layout.suffix_type
+        ),
+    }
+    for table, index in largest.items():
+        rows = manifest.architecture.get(table)
+        if isinstance(rows, int) and index >= rows:
+            raise ModelFolderError(
+                f"{folder}: the tokenizer's settings reach {index}, but the model's {table} is {_REPR.repr(rows)}: they "
+                "do not belong together"
+            )
 
 
 def _build_model(spec: TokenizerSpec) -> _native.TextModel:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgert.tokenizer.spec import MOST_TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,6 +63,8 @@ def pieces(data: bytes) -> list[str]:
     _, version, _, count, size, _ = _HEADER.unpack_from(data)
     if version != _VERSION:
         raise ValueError(f"unigram file of version {version}, which this bgert does not know: upgrade bgert")
+    if count > MOST_TOKENS:
+        raise ValueError(f"unigram file of more than {MOST_TOKENS} pieces: no vocabulary is that large")
     start = _HEADER.size + 8 * count
     text = data[start : start + size] if start + size <= len(data) else b""
     try:

@@ -1,0 +1,168 @@
+"""Tokenizer settings by somebody who wants to do harm, in folders whose checksums all fit: refused when the folder is
+loaded, in one line."""
+
+import hashlib
+import json
+import shutil
+import time
+
+import pytest
+
+from bgert import Encoder, _native
+from bgert.errors import ModelFolderError
+from bgert.model_folder import MANIFEST_NAME
+from bgert.tokenizer import Tokenizer
+from bgert.tokenizer.spec import MOST_TOKENS
+from bgert.tokenizer.unigram_file import pack
+
+TOKEN = {
+    "content": "[NEW]",
+    "id": 5,
+    "special": False,
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+}
+
+
+@pytest.fixture(scope="session")
+def honest(write_model, sentence_transformers_files, tmp_path_factory):
+    from bgert_export import export
+
+    root = tmp_path_factory.mktemp("hostile")
+    export(write_model(root / "checkpoint", files=sentence_transformers_files()), root / "model", verify=False)
+    return root / "model"
+
+
+@pytest.fixture
+def spoiled(honest, tmp_path):
+    """A folder whose settings, or other parts of the manifest, `change` spoils."""
+
+    def make(change, files=None):
+        folder = tmp_path / "model"
+        shutil.copytree(honest, folder)
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
+            entry = {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            manifest["tokenizer_files"] = [entry]
+        change(manifest["tokenizer"]["settings"], manifest)
+        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+        return folder
+
+    return make
+
+
+def refused(folder, match):
+    for load in (Encoder, Tokenizer.from_folder):
+        with pytest.raises(ModelFolderError, match=match) as caught:
+            load(folder)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda s, _: s["single"].update(middle=[2] * 40, prefix_type=1), "tokens between two texts"),
+        (lambda s, _: s["single"].update(prefix=[10**6]), "the id 1000000, which the tokenizer does not"),
+        (lambda s, _: s["pair"].update(middle=[2**31 - 1]), "which the tokenizer does not"),
+        (lambda s, _: s["pair"].update(suffix=[-1]), "out of range"),
+        (lambda s, _: s["pair"].update(suffix=[2**31]), "out of range"),
+        (lambda s, _: s["single"].update(first_type=-1), "out of range"),
+        (lambda s, _: s["single"].update(first_type=2), "type_vocab_size is 2"),
+        (lambda s, _: s["single"].update(first_type=2**31 - 1), "type_vocab_size is 2"),
+        (lambda s, _: s["single"].update(suffix=[3] * 600), "has 601 tokens"),
+        (lambda s, _: s["single"].update(suffix=[3] * 100), "101 special tokens around a text"),
+        (lambda _, m: m.update(max_tokens=1), "may have 1 tokens"),
+        (lambda _, m: m.update(max_tokens=2**70), "special tokens around a text"),
+        (lambda s, _: s["model"].update(max_input_chars_per_word=10**9), "max_input_chars_per_word"),
+        (lambda s, _: s["model"].update(max_input_chars_per_word=-1), "out of range"),
+        (lambda s, _: s["model"].update(unk_token="no\nsuch " * 1000), "unknown token"),
+        (lambda s, _: s["model"].update(unk_token=""), "unknown token"),
+        (lambda s, _: s["model"].update(unk_token="\ud800"), "lone surrogate"),
+        (lambda s, _: s["model"].update(continuing_subword_prefix="\udfff"), "lone surrogate"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"content": ""}), "is empty"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "\ud800"}), "lone surrogate"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "\x01", "normalized": True}), "normalises to nothing"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "a" * 1001}), "is too long"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 10**6}), "out of range"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"id": -1}), "out of range"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 2**31 - 1}), "reach 2147483647"),
+        (lambda s, _: s["added_tokens"].extend([TOKEN, TOKEN | {"id": 6}]), "is there twice"),
+        (lambda _, m: m["architecture"].update(vocab_size=20), "vocab_size is 20"),
+    ],
+)
+def test_settings_are_refused_at_load(spoiled, change, match):
+    refused(spoiled(change), match if "out of range" not in match else "out of range|reach 1000000")
+
+
+def test_a_vocabulary_that_no_model_has_is_refused_at_once(spoiled):
+    start = time.perf_counter()
+    refused(spoiled(lambda *_: None, {"vocab.txt": b"\n" * (MOST_TOKENS + 1)}), f"more than {MOST_TOKENS} lines")
+    assert time.perf_counter() - start < 2
+
+
+def test_the_core_holds_its_invariants_whatever_python_did(honest):
+    """What Python hands over is checked again where memory depends on it."""
+    names = ("prefix_type", "first_type", "middle_type", "second_type", "suffix_type")
+    types = dict.fromkeys(names, 0)
+    options = {
+        "unk_token": "u",
+        "continuing_subword_prefix": "##",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    }
+    model = _native.WordPieceModel(["u", "a"], **options, max_input_chars_per_word=100, added_tokens=[])
+    good = _native.Template(prefix=[0], middle=[], suffix=[1], **types)
+    _native.BatchEncoder(model, good, good)
+    for bad in (
+        {"prefix": [2], "middle": [], "suffix": []},
+        {"prefix": [], "middle": [], "suffix": [-1]},
+        {"prefix": [0] * 513, "middle": [], "suffix": []},
+        {"prefix": [], "middle": [], "suffix": [], "first_type": -1},
+    ):
+        with pytest.raises(ValueError, match="template of pairs"):
+            _native.BatchEncoder(model, good, _native.Template(**(types | bad)))
+    with pytest.raises(ValueError, match="between two texts"):
+        _native.BatchEncoder(model, _native.Template(prefix=[], middle=[0], suffix=[], **types), good)
+    with pytest.raises(ValueError, match="max_input_chars_per_word"):
+        _native.WordPieceModel(["u"], **options, max_input_chars_per_word=2**40, added_tokens=[])
+    for token_id in (-1, 2, 2**31 - 1):
+        token = _native.AddedToken(**({k: v for k, v in TOKEN.items() if k != "id"} | {"token_id": token_id}))
+        with pytest.raises(ValueError, match="out of range"):
+            _native.WordPieceModel(["u"], **options, max_input_chars_per_word=100, added_tokens=[token])
+        with pytest.raises(ValueError, match="out of range"):
+            _native.UnigramModel(pack(["<unk>"], [0.0], 0, b""), added_tokens=[token])
+    with pytest.raises(ValueError, match="too long"):
+        _native.UnigramModel(pack(["<unk>", "a" * 1001], [0.0, 0.0], 0, b""), added_tokens=[])
+
+
+@pytest.mark.parametrize("strip", [{"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}])
+def test_time_is_linear_in_a_text_of_whitespace_tokens(spoiled, strip):
+    folder = spoiled(lambda s, _: s["added_tokens"].append(TOKEN | {"content": " "} | strip))
+    tokenizer = Tokenizer.from_folder(folder)
+
+    def seconds(size):
+        start = time.perf_counter()
+        tokenizer.encode_batch([" " * size], truncation="do_not_truncate")
+        return time.perf_counter() - start
+
+    assert seconds(400_000) < 10 * min(seconds(100_000) for _ in range(3)) + 0.1
+
+
+def test_time_is_linear_in_a_text_of_the_longest_words(spoiled, honest):
+    """The longest words that settings may allow, and a token that almost fits at every place of them."""
+    lines = (honest / "vocab.txt").read_bytes()
+    long = b"a" * 990 + b"b\n##" + b"a" * 990 + b"b\n"
+    folder = spoiled(
+        lambda s, m: (s["model"].update(max_input_chars_per_word=1000), m["architecture"].update(vocab_size=10**4)),
+        {"vocab.txt": lines + long},
+    )
+    start = time.perf_counter()
+    Tokenizer.from_folder(folder).encode_batch([("a" * 1000 + " ") * 1000])
+    assert time.perf_counter() - start < 20
