@@ -1,6 +1,6 @@
 """bgert's operators for ONNX Runtime, each against float64, with every kind of kernel that this processor has.
 
-`pytest tests/runtime/test_kernels.py`; runtime/fuzz/fuzz_kernels.cpp does the same under sanitizers.
+`pytest tests/runtime/backends/test_cpu_ops.py`; runtime/fuzz/fuzz_kernels.cpp does the same under sanitizers.
 """
 
 import math
@@ -14,63 +14,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from bgert.backends.onnx_cpu import KERNELS
-
-SETS = ("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16")
-TYPES = {np.int32: "INT32", np.float32: "FLOAT", np.uint8: "UINT8", np.int8: "INT8"}
-
-
-def run(op_type, inputs, **attributes):
-    """One operator on arrays by name."""
-    return run_nodes([helper.make_node(op_type, list(inputs), ["out"], domain="bgert", **attributes)], inputs)
-
-
-def run_nodes(nodes, inputs, weights=(), kind=TensorProto.FLOAT):
-    """Operators whose last output is `out`; the session has two threads."""
-    import onnxruntime
-
-    types = {np.dtype(numpy): getattr(TensorProto, name) for numpy, name in TYPES.items()}
-    kinds = {name: types[array.dtype] for name, array in inputs.items()}
-    graph = helper.make_graph(
-        nodes,
-        "some",
-        [helper.make_tensor_value_info(name, given, None) for name, given in kinds.items()],
-        [helper.make_tensor_value_info("out", kind, None)],
-        list(weights),
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bgert", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(KERNELS))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
-
-
-@pytest.fixture(params=SETS)
-def kernels(request, monkeypatch):
-    """Kernels for a session that a test opens; skipped where the processor lacks them."""
-    import onnxruntime
-
-    monkeypatch.setenv("BGERT_KERNELS", request.param)
-    try:
-        onnxruntime.SessionOptions().register_custom_ops_library(str(KERNELS))
-    except Exception as error:
-        if "BGERT_KERNELS" not in str(error):
-            raise
-        pytest.skip(f"no {request.param} here")
-    return request.param
+from cpu_operators import SETS, packed, panels, run, run_nodes
 
 
 def draw(seed):
     print("seed", seed)
     return np.random.default_rng(seed)
-
-
-def packed(rng, lengths, hidden):
-    cuts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    rows = [rng.standard_normal((cuts[-1], hidden)).astype(np.float32) * spread for spread in (2, 2, 1)]
-    return dict(zip(("query", "key", "value"), rows, strict=True)) | {"cu_seqlens": cuts}
 
 
 def attention64(query, key, value, cu_seqlens, heads, one_each=False):
@@ -165,12 +114,6 @@ def test_mean_pool(kernels, hidden):
     found = run("MeanPool", {"rows": rows, "cu_seqlens": cuts})
     expected = [rows[a:b].astype(np.float64).mean(0) for a, b in pairwise(cuts)]
     assert np.abs(found - expected).max() < 1e-6
-
-
-def panels(matrix, group):
-    """[N, K] as the kernels read it."""
-    columns, depth = matrix.shape
-    return matrix.reshape(columns // 32, 32, depth // group, group).transpose(0, 2, 1, 3).reshape(columns // 32, -1)
 
 
 def gelu64(x):

@@ -86,7 +86,10 @@ def refused(folder, match):
         (lambda s, _: s["model"].update(continuing_subword_prefix="\udfff"), "lone surrogate"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"content": ""}), "is empty"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "\ud800"}), "lone surrogate"),
-        (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "\x01", "normalized": True}), "normalises to nothing"),
+        (
+            lambda s, _: s["added_tokens"].append(TOKEN | {"content": "\x01", "normalized": True}),
+            "normalises to nothing",
+        ),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "a" * 1001}), "is too long"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 10**6}), "out of range"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"id": -1}), "out of range"),
