@@ -183,8 +183,8 @@ def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None
         rows = manifest.architecture.get(table)
         if isinstance(rows, int) and index >= rows:
             raise ModelFolderError(
-                f"{folder}: the tokenizer's settings reach {index}, but the model's {table} is {_REPR.repr(rows)}: they "
-                "do not belong together"
+                f"{folder}: the tokenizer's settings reach {index}, but the model's {table} is {_REPR.repr(rows)}: "
+                "they do not belong together"
             )
 
 

@@ -125,7 +125,7 @@ feeds = dict.fromkeys(["query", "key", "value"], rows) | {"cu_seqlens": np.arang
 with open("/proc/self/statm") as statm:
     held = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + rows.nbytes + (40 << 20),) * 2)  # room for the output, not for a task
-for _ in range(3):
+for _ in range(100):
     try:
         session.run(None, feeds)
     except Exception as error:
@@ -174,8 +174,7 @@ def test_layer_norm_of_what_floats_cannot_square_is_nan(kernels, size):
     rng = np.random.default_rng(size)
     inputs = {"gamma": np.ones(size, np.float32), "beta": np.full(size, 0.5, np.float32)}
     for scale in 10.0 ** np.arange(0, 39, 0.5):
-        with np.errstate(over="ignore"):
-            x = (rng.standard_normal((4, size)) * scale).astype(np.float32)
+        x = (rng.standard_normal((4, size)) * min(scale, 5e37)).astype(np.float32)
         total = x.astype(np.float64)
         centred = total - total.mean(1, keepdims=True)
         exact = centred / np.sqrt((centred**2).mean(1, keepdims=True)) + 0.5
