@@ -13,6 +13,7 @@
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/byte_order.h"
 #include "fuzz_common.h"
+#include "hostile.h"
 #include "tokenizer/precompiled_charsmap.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/unigram.h"
@@ -250,20 +251,19 @@ void set_huge_score(std::string& file) {
   file.replace(40 + 8 * below(static_cast<std::size_t>(load_u64(file.data() + 16))), 8, score);
 }
 
-void check_damaged_file(std::string file) {
-  if (chance(20)) {
-    set_huge_score(file);
-  } else {
-    damage(file);
-  }
-  const std::vector<char> exact(file.begin(), file.end());
-  try {
-    const UnigramModel model({exact.data(), exact.size()}, {});
-    const auto scratch = model.make_scratch();
-    std::vector<TokenId> ids;
-    model.encode(random_text(50), {}, *scratch, ids);
-  } catch (const std::invalid_argument&) {
-  }
+void check_damaged_file(const Config& config) {
+  const auto make = [&config] {
+    std::string file = config.file;
+    if (chance(20)) {
+      set_huge_score(file);
+    } else if (chance(70)) {
+      damage(file);
+    }
+    const std::vector<char> exact(file.begin(), file.end());
+    const auto tokens = hostile_tokens(config.vocab.size(), random_text);
+    return std::make_shared<const UnigramModel>(std::string_view(exact.data(), exact.size()), tokens);
+  };
+  check_hostile_model(make, random_text);
 }
 
 }  // namespace
@@ -294,7 +294,7 @@ int main(int argc, char** argv) {
     const Template single{{{0}, 0}, {}, {{2}, 0}, 0, 0};
     const Template pair{{{0}, 0}, {{2, 2}, 0}, {{2}, 0}, 0, 0};
     for (int i = 0; i < 2; ++i) check_batch(tested, single, pair, batch);
-    for (int i = 0; i < 5; ++i) check_damaged_file(config.file);
+    for (int i = 0; i < 5; ++i) check_damaged_file(config);
     return batch.size();
   });
 }

@@ -7,6 +7,7 @@
 
 #include "tokenizer/bert_normalizer.h"
 #include "fuzz_common.h"
+#include "hostile.h"
 #include "tokenizer/wordpiece_model.h"
 
 namespace {
@@ -61,13 +62,33 @@ Config random_config() {
     const std::string content = random_text(3);
     const bool normalized = chance(50);
     config.normalizer.normalize(content, pattern);
-    if (content.empty() || pattern.empty()) continue;
+    const bool known = std::any_of(config.added.begin(), config.added.end(),
+                                   [&content](const AddedToken& token) { return token.content == content; });
+    if (content.empty() || pattern.empty() || known) continue;
     const auto id = static_cast<TokenId>(config.vocab.size() + config.added.size());
     config.added.push_back({content, id, chance(50), chance(30), chance(30), chance(30), normalized});
   }
   config.largest_id = static_cast<TokenId>(config.vocab.size() + config.added.size());
   config.model = std::make_shared<WordPieceModel>(config.vocab, options, config.normalizer, config.added);
   return config;
+}
+
+void check_hostile_settings() {
+  const auto make = [] {
+    std::vector<std::string> vocab = {chance(95) ? "[UNK]" : ""};
+    for (std::size_t i = below(60); i > 0; --i) vocab.push_back(chance(10) ? pick(vocab) : random_text(3));
+    if (chance(30)) vocab.push_back("##" + std::string(below(6000), 'a'));
+    if (chance(5)) vocab.resize(below(4) == 0 ? kMostTokens + below(2) : below(1000));
+    if (chance(2)) vocab.clear();
+    WordPieceOptions options;
+    if (chance(3)) options.unk_token = random_text(2);
+    options.continuing_subword_prefix = chance(70) ? "##" : random_text(2);
+    options.max_input_chars_per_word = hostile_size();
+    BertNormalizer normalizer{chance(80), chance(80), std::nullopt, chance(50)};
+    if (chance(50)) normalizer.strip_accents = chance(50);
+    return std::make_shared<const WordPieceModel>(vocab, options, normalizer, hostile_tokens(vocab.size(), random_text));
+  };
+  check_hostile_model(make, random_text);
 }
 
 void check_normal_form(const Config& config, const std::string& text) {
@@ -106,6 +127,7 @@ int main(int argc, char** argv) {
     const Template single{{{2}, 0}, {}, {{3}, 0}, 0, 0};
     const Template pair{{{2}, 0}, {{3}, 0}, {{3}, 1}, 0, 1};
     for (int i = 0; i < 4; ++i) check_batch(tested, single, pair, batch);
+    for (int i = 0; i < 4; ++i) check_hostile_settings();
     return batch.size();
   });
 }

@@ -25,7 +25,7 @@ for sanitizer in address,undefined thread; do
   seconds=$(( (seconds + 3) / 4 ))
 done
 
-kernels="fuzz/fuzz_kernels.cpp src/cpu_ops/choose.cpp src/cpu_ops/isa_baseline.cpp"
+kernels="src/cpu_ops/choose.cpp src/cpu_ops/isa_baseline.cpp"
 flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi"
 case $(uname -m) in
   x86_64)
@@ -40,6 +40,9 @@ case $(uname -m) in
     done
     ;;
 esac
-"${CXX:-g++}" $flags $kernels -o "$build/fuzz_kernels"
-echo "fuzz_kernels with -fsanitize=address,undefined, seed $seed, $seconds s"
-"$build/fuzz_kernels" "$seed" "$seconds"
+operators="src/cpu_ops/operators.cpp src/cpu_ops/custom_ops.cpp"
+for fuzzer in fuzz_kernels fuzz_operators; do
+  "${CXX:-g++}" $flags "fuzz/$fuzzer.cpp" $kernels $operators -o "$build/$fuzzer"
+  echo "$fuzzer with -fsanitize=address,undefined, seed $seed, $seconds s"
+  "$build/$fuzzer" "$seed" "$seconds"
+done
