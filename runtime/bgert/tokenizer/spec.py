@@ -239,6 +239,23 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+def check_spec(spec: TokenizerSpec) -> None:
+    """Refuse values of other types than the native tokenizer takes, whatever file they came from.
+
+    Raises:
+        ModelFolderError: there is one.
+    """
+    parts: dict[str, Any] = {"single": spec.single, "pair": spec.pair, "model": spec.model}
+    parts |= {f"added_tokens[{i}]": token for i, token in enumerate(spec.added_tokens)}
+    for name, part in parts.items():
+        if not isinstance(part, UnigramSettings):
+            build(type(part), asdict(part), f"the tokenizer's {name}")
+    try:
+        "".join(spec.vocab).encode()
+    except UnicodeEncodeError:
+        raise ModelFolderError("the tokenizer's vocabulary has a token with a lone surrogate") from None
+
+
 def build(cls: type[T], raw: Any, where: str) -> T:
     """A dataclass from decoded JSON.
 

@@ -41,7 +41,7 @@ def read_templates(checkpoint: Checkpoint) -> tuple[TemplateSpec, TemplateSpec]:
     if kind in ("BertProcessing", "RobertaProcessing"):
         try:
             cls_id, sep_id = int(section["cls"][1]), int(section["sep"][1])
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise checkpoint.error(f"tokenizer.json: post_processor needs cls and sep with ids for {kind}") from None
         if kind == "BertProcessing":
             return bert_templates(cls_id, sep_id)

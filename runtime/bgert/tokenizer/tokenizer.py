@@ -14,7 +14,7 @@ from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.model_folder import MANIFEST_NAME, Manifest
-from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, existing_folder
+from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec, existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,7 @@ class Tokenizer:
         Raises:
             ModelFolderError: the parts of the spec do not fit together.
         """
+        check_spec(spec)
         try:
             model = _build_model(spec)
             self._encoder = _native.BatchEncoder(model, _template(spec.single), _template(spec.pair))

@@ -3,6 +3,7 @@ loaded, in one line."""
 
 import hashlib
 import json
+import math
 import shutil
 import time
 
@@ -12,7 +13,7 @@ from bgert import Encoder, _native
 from bgert.errors import ModelFolderError
 from bgert.model_folder import MANIFEST_NAME
 from bgert.tokenizer import Tokenizer
-from bgert.tokenizer.spec import MOST_TOKENS
+from bgert.tokenizer.spec import MOST_TOKENS, TokenizerSpec
 from bgert.tokenizer.unigram_file import pack
 
 TOKEN = {
@@ -100,6 +101,85 @@ def refused(folder, match):
 )
 def test_settings_are_refused_at_load(spoiled, change, match):
     refused(spoiled(change), match if "out of range" not in match else "out of range|reach 1000000")
+
+
+def template(ids, type_id=0):
+    """The post-processor of a tokenizer.json with these ids before a text."""
+    first = {"SpecialToken": {"id": "[CLS]", "type_id": type_id}}
+    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, texts[0]],
+        "pair": texts,
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": ids, "tokens": ["[CLS]"]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("post_processor", template(["a"])),
+        ("post_processor", template([1.5])),
+        ("post_processor", template([True])),
+        ("post_processor", template([[1]])),
+        ("post_processor", template([-1])),
+        ("post_processor", template([3])),
+        ("post_processor", template([2**40])),
+        ("post_processor", template([0], "x")),
+        ("post_processor", template([0], None)),
+        ("post_processor", template([0], -1)),
+        ("post_processor", template([0], 2**31)),
+        ("post_processor", {"type": "BertProcessing", "cls": ["a", math.inf], "sep": ["a", 0]}),
+        ("max_input_chars_per_word", 10**7),
+        ("vocab", {"[UNK]": 0, "a": 1, "\ud800": 2}),
+        ("vocab", {"[UNK]": 0, "a": 10**12}),
+        ("unk_token", "\ud800"),
+    ],
+)
+def test_a_checkpoint_s_tokenizer_file_is_refused(tmp_path, section, value):
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {"[UNK]": 0, "a": 1, "b": 2},
+    }
+    whole = {
+        "added_tokens": [],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template([0]),
+        "model": model,
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    assert Tokenizer.from_folder(tmp_path).encode_batch(["b a"]).tolist() == [[0, 2, 1]]
+    (whole if section == "post_processor" else model)[section] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(ModelFolderError) as caught:
+        Tokenizer.from_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(12, 7), (12, 2**32 - 1), (16, 2**64 - 1), (16, MOST_TOKENS + 1), (24, 2**63), (32, 2**64 - 1), (40, 2**64 - 1)],
+)
+def test_numbers_of_a_unigram_file_are_refused(tmp_path, at, value):
+    """Header and first score; all ones are NaN there."""
+    data = bytearray(pack(["<unk>", "a"], [0.0, -1.0], 0, b""))
+    size = 4 if at == 12 else 8
+    data[at : at + size] = value.to_bytes(size, "little")
+    (tmp_path / "unigram.bin").write_bytes(data)
+    empty = {"prefix": [], "suffix": []}
+    section = {
+        "kind": "unigram",
+        "files": ["unigram.bin"],
+        "settings": {"model": {}, "added_tokens": [], "single": empty, "pair": empty},
+    }
+    with pytest.raises(ModelFolderError) as caught:
+        Tokenizer(TokenizerSpec.read(tmp_path, section))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_vocabulary_that_no_model_has_is_refused_at_once(spoiled):
