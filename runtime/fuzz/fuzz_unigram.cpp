@@ -294,7 +294,7 @@ int main(int argc, char** argv) {
     const Template single{{{0}, 0}, {}, {{2}, 0}, 0, 0};
     const Template pair{{{0}, 0}, {{2, 2}, 0}, {{2}, 0}, 0, 0};
     for (int i = 0; i < 2; ++i) check_batch(tested, single, pair, batch);
-    for (int i = 0; i < 5; ++i) check_damaged_file(config);
+    for (int i = 0; i < 3; ++i) check_damaged_file(config);
     return batch.size();
   });
 }

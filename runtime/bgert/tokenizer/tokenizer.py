@@ -172,9 +172,11 @@ class Tokenizer:
 
 
 def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None:
-    """Raise ModelFolderError if an input could have an id or a token type that the model has no embedding for."""
+    """Raise ModelFolderError if an input could have an id, a position or a type that the model has no embedding for."""
     layout = spec.pair if manifest.kind == "reranker" else spec.single
+    offset = manifest.architecture.get("position_offset")
     largest = {
+        "max_position_embeddings": manifest.max_tokens - 1 + (offset if isinstance(offset, int) else 0),
         "vocab_size": max([len(spec.vocab) - 1, *(token.id for token in spec.added_tokens)]),
         "type_vocab_size": max(
             layout.prefix_type, layout.first_type, layout.middle_type, layout.second_type, layout.suffix_type
@@ -184,8 +186,8 @@ def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None
         rows = manifest.architecture.get(table)
         if isinstance(rows, int) and index >= rows:
             raise ModelFolderError(
-                f"{folder}: the tokenizer's settings reach {index}, but the model's {table} is {_REPR.repr(rows)}: "
-                "they do not belong together"
+                f"{folder}: the tokenizer and max_tokens reach row {_REPR.repr(index)} of an embedding, but the model's"
+                f" {table} is {_REPR.repr(rows)}: they do not belong together"
             )
 
 

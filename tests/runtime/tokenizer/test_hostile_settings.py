@@ -78,7 +78,9 @@ def refused(folder, match):
         (lambda s, _: s["single"].update(suffix=[3] * 600), "has 601 tokens"),
         (lambda s, _: s["single"].update(suffix=[3] * 100), "101 special tokens around a text"),
         (lambda _, m: m.update(max_tokens=1), "may have 1 tokens"),
-        (lambda _, m: m.update(max_tokens=2**70), "special tokens around a text"),
+        (lambda _, m: m.update(max_tokens=73), "reach row 72 .* max_position_embeddings is 72"),
+        (lambda _, m: m.update(max_tokens=2**70), "max_position_embeddings is 72"),
+        (lambda _, m: (m.update(max_tokens=2**70), m.update(architecture={})), "special tokens around a text"),
         (lambda s, _: s["model"].update(max_input_chars_per_word=10**9), "max_input_chars_per_word"),
         (lambda s, _: s["model"].update(max_input_chars_per_word=-1), "out of range"),
         (lambda s, _: s["model"].update(unk_token="no\nsuch " * 1000), "unknown token"),
@@ -94,13 +96,13 @@ def refused(folder, match):
         (lambda s, _: s["added_tokens"].append(TOKEN | {"content": "a" * 1001}), "is too long"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 10**6}), "out of range"),
         (lambda s, _: s["added_tokens"].append(TOKEN | {"id": -1}), "out of range"),
-        (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 2**31 - 1}), "reach 2147483647"),
+        (lambda s, _: s["added_tokens"].append(TOKEN | {"id": 2**31 - 1}), "reach row 2147483647"),
         (lambda s, _: s["added_tokens"].extend([TOKEN, TOKEN | {"id": 6}]), "is there twice"),
         (lambda _, m: m["architecture"].update(vocab_size=20), "vocab_size is 20"),
     ],
 )
 def test_settings_are_refused_at_load(spoiled, change, match):
-    refused(spoiled(change), match if "out of range" not in match else "out of range|reach 1000000")
+    refused(spoiled(change), match if "out of range" not in match else "out of range|reach row 1000000")
 
 
 def template(ids, type_id=0):
