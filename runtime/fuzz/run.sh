@@ -25,7 +25,6 @@ for sanitizer in address,undefined thread; do
   seconds=$(( (seconds + 3) / 4 ))
 done
 
-kernels="src/cpu_ops/choose.cpp src/cpu_ops/isa_baseline.cpp"
 flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi"
 case $(uname -m) in
   x86_64)
@@ -36,13 +35,14 @@ case $(uname -m) in
       "avx512bf16 $avx512 -mavx512vnni -mavx512bf16"; do
       name=${set%% *}
       "${CXX:-g++}" $flags ${set#* } -c "src/cpu_ops/isa_$name.cpp" -o "$build/$name.o"
-      kernels="$kernels $build/$name.o"
     done
     ;;
 esac
-operators="src/cpu_ops/operators.cpp src/cpu_ops/custom_ops.cpp"
+for name in isa_baseline choose operators custom_ops; do
+  "${CXX:-g++}" $flags -c "src/cpu_ops/$name.cpp" -o "$build/$name.o"
+done
 for fuzzer in fuzz_kernels fuzz_operators; do
-  "${CXX:-g++}" $flags "fuzz/$fuzzer.cpp" $kernels $operators -o "$build/$fuzzer"
+  "${CXX:-g++}" $flags "fuzz/$fuzzer.cpp" "$build"/*.o -o "$build/$fuzzer"
   echo "$fuzzer with -fsanitize=address,undefined, seed $seed, $seconds s"
   "$build/$fuzzer" "$seed" "$seconds"
 done
