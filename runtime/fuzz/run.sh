@@ -22,7 +22,7 @@ for sanitizer in address,undefined thread; do
     "$build/$fuzzer" "$seed" "$seconds"
   done
   rm "$build"/*
-  seconds=$(( (seconds + 3) / 4 ))
+  seconds=$(( (${2:-15} + 3) / 4 ))
 done
 
 flags="$flags -O2 -ffp-contract=fast -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi"
