@@ -172,8 +172,13 @@ class Tokenizer:
 
 
 def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None:
-    """Raise ModelFolderError if an input could have an id, a position or a type that the model has no embedding for."""
+    """Raise ModelFolderError if an input could have no text, or an id, a position or a type without an embedding."""
     layout = spec.pair if manifest.kind == "reranker" else spec.single
+    special = len(layout.prefix) + len(layout.middle) + len(layout.suffix)
+    if special >= manifest.max_tokens:
+        raise ModelFolderError(
+            f"{folder}: {special} special tokens leave no room for text, as max_tokens is {manifest.max_tokens}"
+        )
     offset = manifest.architecture.get("position_offset")
     largest = {
         "max_position_embeddings": manifest.max_tokens - 1 + (offset if isinstance(offset, int) else 0),

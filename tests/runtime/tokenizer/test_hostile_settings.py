@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bgert import Encoder, _native
+from bgert import Encoder, Reranker, _native
 from bgert.errors import ModelFolderError
 from bgert.model_folder import MANIFEST_NAME
 from bgert.tokenizer import Tokenizer
@@ -75,9 +75,9 @@ def refused(folder, match):
         (lambda s, _: s["single"].update(first_type=-1), "out of range"),
         (lambda s, _: s["single"].update(first_type=2), "type_vocab_size is 2"),
         (lambda s, _: s["single"].update(first_type=2**31 - 1), "type_vocab_size is 2"),
-        (lambda s, _: s["single"].update(suffix=[3] * 600), "has 601 tokens"),
-        (lambda s, _: s["single"].update(suffix=[3] * 100), "101 special tokens around a text"),
-        (lambda _, m: m.update(max_tokens=1), "may have 1 tokens"),
+        (lambda s, m: (s["single"].update(suffix=[3] * 600), m.update(architecture={}, max_tokens=999)), "601 tokens"),
+        (lambda s, _: s["single"].update(suffix=[3] * 100), "101 special tokens leave no room"),
+        (lambda _, m: m.update(max_tokens=2), "2 special tokens leave no room"),
         (lambda _, m: m.update(max_tokens=73), "reach row 72 .* max_position_embeddings is 72"),
         (lambda _, m: m.update(max_tokens=2**70), "max_position_embeddings is 72"),
         (lambda _, m: (m.update(max_tokens=2**70), m.update(architecture={})), "special tokens around a text"),
@@ -103,6 +103,27 @@ def refused(folder, match):
 )
 def test_settings_are_refused_at_load(spoiled, change, match):
     refused(spoiled(change), match if "out of range" not in match else "out of range|reach row 1000000")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"suffix": [3] * 100}, "special tokens leave no room"),
+        ({"middle_type": 2}, "type_vocab_size is 2"),
+        ({"second_type": 2**31 - 1}, "type_vocab_size is 2"),
+        ({"middle": [10**6]}, "which the tokenizer does not"),
+    ],
+)
+def test_templates_of_a_reranker_are_refused_at_load(make_reranker_checkpoint, tmp_path, change, match):
+    from bgert_export import export
+
+    export(make_reranker_checkpoint(1), tmp_path / "model", verify=False)
+    path = tmp_path / "model" / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    manifest["tokenizer"]["settings"]["pair"].update(change)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ModelFolderError, match=match):
+        Reranker(tmp_path / "model")
 
 
 def template(ids, type_id=0):
