@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgert.tokenizer.spec import MOST_TOKENS
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["pack", "pieces"]
 
 _HEADER = struct.Struct("<8sIIQQQ")
+MOST_PIECES = 2**21  # kMostTokens of runtime/src/tokenizer/text_model.h
 _MAGIC, _VERSION = b"BGERTUNI", 1
 
 
@@ -63,8 +62,10 @@ def pieces(data: bytes) -> list[str]:
     _, version, _, count, size, _ = _HEADER.unpack_from(data)
     if version != _VERSION:
         raise ValueError(f"unigram file of version {version}, which this bgert does not know: upgrade bgert")
-    if count > MOST_TOKENS:
-        raise ValueError(f"unigram file of more than {MOST_TOKENS} pieces: no vocabulary is that large")
+    if count > (len(data) - _HEADER.size) // 9:  # a score and a NUL each
+        raise ValueError("damaged unigram file: it does not hold the pieces that its header says")
+    if count > MOST_PIECES:
+        raise ValueError(f"unigram file of more than {MOST_PIECES} pieces: no vocabulary is that large")
     start = _HEADER.size + 8 * count
     text = data[start : start + size] if start + size <= len(data) else b""
     try:
