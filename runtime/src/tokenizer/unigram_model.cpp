@@ -43,10 +43,11 @@ bool has_space(std::string_view text) {
 }  // namespace
 
 UnigramModel::UnigramModel(std::string_view file, const std::vector<AddedToken>& added_tokens)
-    : UnigramModel(UnigramFile(file), partition(added_tokens)) {}
+    : UnigramModel(UnigramFile(file), added_tokens, partition(added_tokens)) {}
 
-UnigramModel::UnigramModel(const UnigramFile& file, AddedTokenSets tokens)
-    : charsmap_(file.charsmap),
+UnigramModel::UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens, AddedTokenSets tokens)
+    : vocabulary_(file.pieces, added_tokens),
+      charsmap_(file.charsmap),
       unigram_(file.pieces, file.scores, file.unk_id),
       patterns_(normal_forms(tokens.normalized, charsmap_)),
       raw_(tokens.raw, contents(tokens.raw)),
