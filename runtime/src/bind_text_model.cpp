@@ -74,7 +74,7 @@ std::optional<std::string> token(const bgert::TextModel& model, std::int64_t id)
 void bind_text_model(nb::module_& module) {
   nb::class_<bgert::TextModel>(module, "TextModel")
       .def_prop_ro("vocab_size", &bgert::TextModel::vocab_size)
-      .def("token", &token, nb::arg("id"))
+      .def("token", &token, nb::arg("token_id"))
       .def("decode", &decode, nb::arg("ids"), nb::kw_only(), nb::arg("skip_special_tokens"),
            nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int64], *, skip_special_tokens: bool) -> str"))
       .def("encode_spans", &encode_spans, nb::arg("text"), nb::kw_only(), nb::arg("split_special_tokens"),
