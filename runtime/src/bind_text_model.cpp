@@ -77,7 +77,7 @@ void bind_text_model(nb::module_& module) {
       .def("token", &token, nb::arg("token_id"))
       .def("decode", &decode, nb::arg("ids"), nb::kw_only(), nb::arg("skip_special_tokens"),
            nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int64], *, skip_special_tokens: bool) -> str"))
-      .def("encode_spans", &encode_spans, nb::arg("text"), nb::kw_only(), nb::arg("split_special_tokens"),
+      .def("encode_spans", &encode_spans, nb::arg("text").none(), nb::kw_only(), nb::arg("split_special_tokens"),
            nb::arg("as_hf"),
            nb::sig("def encode_spans(self, text: str, *, split_special_tokens: bool, as_hf: bool) -> "
                    "tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]"));

@@ -187,12 +187,12 @@ class Tokenizer:
             InvalidTextError: the text is no str or holds a lone surrogate.
             InvalidOptionError: an option has a value that is not allowed.
         """
-        ids, offsets = self._model.encode_spans(
-            text, split_special_tokens=_flag("split_special_tokens", split_special_tokens), as_hf=True
-        )
+        around = _flag("add_special_tokens", add_special_tokens)
+        split = _flag("split_special_tokens", split_special_tokens)
+        ids, offsets = self._model.encode_spans(text, split_special_tokens=split, as_hf=True)
         places = zip(ids.tolist(), offsets.tolist(), strict=True)
         listed = [Token(index, text[start:stop], False, start, stop) for index, (start, stop) in places]
-        if not _flag("add_special_tokens", add_special_tokens):
+        if not around:
             return listed
         before, after = ([self._special(index) for index in ids] for ids in (self._single.prefix, self._single.suffix))
         return [*before, *listed, *after]
