@@ -119,16 +119,15 @@ inline void check_spans(const Tested& tested, const std::string& text, TextModel
   tested.model->encode_spans(view, {options.split_special_tokens, true}, spans);
   tested.model->encode_spans(view, {options.split_special_tokens, false}, moved);
   if (spans.size() != moved.size()) fail("both offsets are of the same tokens", text);
-  const std::size_t size = count_characters(view);
+  // A token may begin within what is no UTF-8, so there the characters of the parts are no more than the bytes.
+  const std::size_t size = is_utf8(text) ? count_characters(view) : text.size();
   for (std::size_t i = 0; i < spans.size(); ++i) {
     if (spans[i].id != moved[i].id) fail("both offsets are of the same ids", text);
     for (const TokenSpan& span : {spans[i], moved[i]}) {
       if (span.start >= span.stop || span.stop > size) fail("tokens have characters of the text", text);
     }
     if (moved[i].start < spans[i].start) fail("the offsets of HF are too small, if anything", text);
-    if (i > 0 && (spans[i].start < spans[i - 1].start || moved[i].stop < moved[i - 1].stop)) {
-      fail("tokens are in the order of the text", text);
-    }
+    if (i > 0 && spans[i].start < spans[i - 1].start) fail("tokens are in the order of the text", text);
   }
   if (!is_utf8(text)) return;  // the fast path keeps bytes that are no UTF-8, this one replaces them
   const auto ids = encode(*tested.model, text, options, scratch);

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
-from bgert.tokenizer.sentencepiece_file import UNIGRAM, USER_DEFINED, read_model
 from bgert.tokenizer.decoders import note_other_metaspace, note_other_offsets
+from bgert.tokenizer.sentencepiece_file import UNIGRAM, USER_DEFINED, read_model
 from bgert.tokenizer.spec import TokenizerSpec, UnigramSettings
 from bgert.tokenizer.templates import read_templates, roberta_templates
 from bgert.tokenizer.unigram_file import pack

@@ -48,4 +48,15 @@ std::size_t count_characters(std::string_view text) {
   return count;
 }
 
+std::size_t CharacterCursor::first(std::string_view part) {
+  const char* const begin = part.data();
+  if (begin >= at_) {
+    number_ += count_characters({at_, begin});
+  } else {
+    number_ -= count_characters({begin, at_});
+  }
+  at_ = begin;
+  return number_;
+}
+
 }  // namespace bgert

@@ -36,4 +36,18 @@ std::string to_utf8(std::span<const AlignedChar> text);
 /// How many characters UTF-8 text has.
 std::size_t count_characters(std::string_view text);
 
+/// Numbers the characters of a text that is gone through in parts. A part may begin before the end of the last one:
+/// a token that strips whitespace may take some from a token that begins with it.
+class CharacterCursor {
+ public:
+  explicit CharacterCursor(std::string_view text) : at_(text.data()) {}
+
+  /// The number of the first character of `part`, which is part of the text.
+  std::size_t first(std::string_view part);
+
+ private:
+  const char* at_;
+  std::size_t number_ = 0;  // of the character at `at_`
+};
+
 }  // namespace bgert

@@ -90,11 +90,10 @@ void UnigramLattice::segment(const Unigram& unigram, std::string_view word, std:
 void UnigramModel::encode_spans(std::string_view text, const SpanOptions& options,
                                 std::vector<TokenSpan>& spans) const {
   UnigramLattice lattice;
-  std::size_t at = 0;  // in characters of the text
+  CharacterCursor characters(text);
   AddedTokens::Cursor raw(raw_, text, options.split_special_tokens);
   for (Segment segment; raw.next(segment);) {
-    AlignedText part = align(segment.text, at);
-    at += part.size();
+    AlignedText part = align(segment.text, characters.first(segment.text));
     if (segment.is_token()) {
       spans.push_back({segment.id, part.front().start, part.back().stop});
       continue;
@@ -104,11 +103,10 @@ void UnigramModel::encode_spans(std::string_view text, const SpanOptions& option
       transform(part, changes.changes(), options.as_hf ? 0 : changes.removed());
     }
     const std::string normal = to_utf8(part);
-    std::span<const AlignedChar> rest = part;
+    CharacterCursor places(normal);
     AddedTokens::Cursor cursor(normalized_, normal, options.split_special_tokens);
     for (Segment piece; cursor.next(piece);) {
-      const auto chars = rest.first(count_characters(piece.text));
-      rest = rest.subspan(chars.size());
+      const auto chars = std::span(part).subspan(places.first(piece.text), count_characters(piece.text));
       if (piece.is_token()) {
         spans.push_back({piece.id, chars.front().start, chars.back().stop});
       } else {

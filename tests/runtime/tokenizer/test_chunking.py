@@ -34,11 +34,11 @@ def check(ours, text, max_tokens, overlap):
     for before, after in itertools.pairwise(chunks):
         assert before.start < after.start
         assert before.stop < after.stop
-    for token in ours.tokens(text, add_special_tokens=False):
-        whole = [chunk for chunk in chunks if chunk.start <= token.start and token.stop <= chunk.stop]
-        cut = [c for c in chunks if token.start < c.stop < token.stop or token.start < c.start < token.stop]
-        assert whole, token
-        assert not cut, token
+    # Not those of `tokens`: HF's are too small behind control characters that a charsmap deletes.
+    _, offsets = ours._model.encode_spans(text, split_special_tokens=False, as_hf=False)
+    for start, stop in offsets.tolist():
+        assert any(chunk.start <= start and stop <= chunk.stop for chunk in chunks)
+        assert not any(start < place < stop for chunk in chunks for place in chunk[:2])
     return chunks
 
 
@@ -47,8 +47,6 @@ def test_random_text(ours, compare, rng):
     for text in compare.Generator(rng.randrange(2**32)).texts(1500):
         max_tokens = ours.special_tokens + rng.randrange(1, 20)
         overlap = rng.randrange(max_tokens - ours.special_tokens)
-        # Control characters at the beginning make the offsets of HF too small: see the test below.
-        text = "a" + text
         try:
             found += len(check(ours, text, max_tokens, overlap))
         except InvalidTextError as error:
@@ -96,7 +94,7 @@ def test_what_no_token_has(bert):
 def test_deleted_characters_at_the_beginning_move_nothing(xlmr):
     text = "\x01\x02\x03the quick brown fox"
     assert [text[c.start : c.stop] for c in xlmr.chunk(text, 4)] == ["the", "quick", "brown fox"]
-    assert xlmr.tokens(text)[1].text == "\x01\x02\x03"  # the offsets of HF
+    assert xlmr.tokens(text)[1].start == 0  # as HF has it
 
 
 def test_defaults(bert):

@@ -1,5 +1,7 @@
 """Ids back to text against Hugging Face `tokenizers`."""
 
+import json
+
 import numpy as np
 import pytest
 import transformers
@@ -115,3 +117,44 @@ def test_id_to_token(both):
         ours.id_to_token(theirs.get_vocab_size())
     with pytest.raises(InvalidTextError, match="pass a list of int"):
         ours.id_to_token("[CLS]")
+
+
+USUAL = {
+    "wordpiece": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+    "unigram": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
+}
+OTHER = {
+    "wordpiece": [None, {"type": "WordPiece", "prefix": "##", "cleanup": False}, {"type": "ByteLevel"}],
+    "unigram": [
+        None,
+        USUAL["unigram"] | {"prepend_scheme": "never"},
+        {"type": "Metaspace", "replacement": "\u2581", "add_prefix_space": False},
+        {"type": "Metaspace", "replacement": "_", "add_prefix_space": True},
+        {"type": "Fuse"},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_other_decoders_and_offsets_of_plain_tokenizers_are_noted(
+    kind, unigram, charsmap, tokenizer_json, cased_vocab, write_checkpoint, tmp_path
+):
+    def notes(decoder, name, **more):
+        if kind == "wordpiece":
+            body = tokenizer_json(cased_vocab) | {"decoder": decoder} | more
+            config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+            return Tokenizer(write_checkpoint(tmp_path / name, cased_vocab, tokenizer=body, config=config)).notes
+        folder = unigram.write(tmp_path / name, unigram.tokenizer_json(unigram.vocabulary(), charsmap), None)
+        body = json.loads((folder / "tokenizer.json").read_text()) | {"decoder": decoder} | more
+        (folder / "tokenizer.json").write_text(json.dumps(body))
+        (folder / "config.json").unlink()
+        return Tokenizer(folder).notes
+
+    assert notes(USUAL[kind], "usual") == ()
+    for number, decoder in enumerate(OTHER[kind]):
+        (note,) = notes(decoder, str(number))
+        assert "is not the usual one" in note
+    roberta = {"type": "RobertaProcessing", "sep": ["", 2], "cls": ["", 0], "add_prefix_space": False}
+    (note,) = notes(USUAL[kind], "roberta", post_processor=roberta | {"trim_offsets": True})
+    assert "trims whitespace from the offsets" in note
+    assert notes(USUAL[kind], "untrimmed", post_processor=roberta | {"trim_offsets": False}) == ()
