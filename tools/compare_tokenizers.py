@@ -1,10 +1,13 @@
-"""Compare the ids of a tokenizer folder with those of Hugging Face on generated hostile text.
+"""Compare a tokenizer folder with Hugging Face on generated hostile text.
+
+Compared are ids, the offsets and special tokens of `Tokenizer.tokens`, `decode` of the ids with special tokens and
+without, and ids of texts and pairs that lose their beginning (`truncation_side="left"`).
 
     python tools/compare_tokenizers.py FOLDER --texts 200000 --seed 1
 
 The reference is the pipeline that `transformers.AutoTokenizer` builds; with `--raw` it is `tokenizer.json` as
 `tokenizers` reads it, whose Unigram scores are less exact, so that a few ties are decided otherwise.
-Exits 1 if any ids differ and prints the first differences, the shortest texts first.
+Exits 1 if anything differs and prints the first differences, the shortest texts first.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import os
 import random
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import transformers
 from tokenizers import Tokenizer as Reference
@@ -128,11 +132,42 @@ class Generator:
         return "".join(chr(self._draw.randrange(0x4E00, 0x9FFF)) for _ in range(self._draw.randint(1, 6)))
 
 
-def differences(ours: Tokenizer, theirs: Reference, texts: list[str]) -> list[tuple[str, list[int], list[int]]]:
-    """Texts with the ids of `tokenizers` and other ids of ours."""
-    expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
-    actual = ours.encode_batch(texts, truncation="do_not_truncate").tolist()
-    return [row for row in zip(texts, expected, actual, strict=True) if row[1] != row[2]]
+class Difference(NamedTuple):
+    """Something that is not as `tokenizers` has it."""
+
+    what: str
+    text: str
+    reference: Any
+    bgert: Any
+
+
+def differences(ours: Tokenizer, theirs: Reference, texts: list[str], max_length: int) -> Iterator[Difference]:
+    """Compares everything; `max_length` is for the texts that lose their beginning."""
+    ids = ours.encode_batch(texts, truncation="do_not_truncate").tolist()
+    for text, encoding, row in zip(texts, theirs.encode_batch(texts), ids, strict=True):
+        if row != encoding.ids:
+            yield Difference("ids", text, encoding.ids, row)
+        tokens = ours.tokens(text)
+        expected = list(zip(encoding.ids, encoding.offsets, map(bool, encoding.special_tokens_mask), strict=True))
+        actual = [(token.id, (token.start or 0, token.stop or 0), token.special) for token in tokens]
+        if actual != expected:
+            yield Difference("offsets", text, expected, actual)
+        for skip in (False, True):
+            if (back := ours.decode(row, skip)) != (wanted := theirs.decode(row, skip_special_tokens=skip)):
+                yield Difference("decode", text, wanted, back)
+    theirs.enable_truncation(max_length, strategy="longest_first", direction="left")
+    options: dict[str, Any] = {"max_length": max_length, "truncation_side": "left"}
+    others = texts[1:] + texts[:1]
+    rows = [encoding.ids for encoding in theirs.encode_batch(texts)]
+    pairs = [encoding.ids for encoding in theirs.encode_batch(list(zip(texts, others, strict=True)))]
+    theirs.no_truncation()
+    for wanted_rows, batch in (
+        (rows, ours.encode_batch(texts, **options)),
+        (pairs, ours.encode_batch(texts, others, **options)),
+    ):
+        for text, want, got in zip(texts, wanted_rows, batch.tolist(), strict=True):
+            if got != want:
+                yield Difference("left", text, want, got)
 
 
 def through_model_folder(folder: Path) -> Tokenizer:
@@ -144,7 +179,7 @@ def through_model_folder(folder: Path) -> Tokenizer:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a command; 1 if any ids differ."""
+    """Run as a command; 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="checkpoint folder")
     parser.add_argument("--texts", type=int, default=20_000)
@@ -162,12 +197,15 @@ def main(argv: list[str] | None = None) -> int:
     theirs.no_truncation()
     theirs.no_padding()
     generator = Generator(seed)
-    found = []
-    for start in range(0, args.texts, CHUNK):
-        found += differences(ours, theirs, list(generator.texts(min(CHUNK, args.texts - start))))
-    for text, want, got in sorted(found, key=lambda row: len(row[0]))[: args.show]:
-        print(f"{text!a}\n  reference {want}\n  bgert     {got}")
-    print(f"{args.folder.name}: {args.texts} texts, seed {seed}: {len(found)} differ")
+    found: list[Difference] = []
+    for number, start in enumerate(range(0, args.texts, CHUNK)):
+        texts = list(generator.texts(min(CHUNK, args.texts - start)))
+        found += differences(ours, theirs, texts, max_length=ours.pair_special_tokens + number % 20)
+    for what, text, want, got in sorted(found, key=lambda difference: len(difference.text))[: args.show]:
+        print(f"{what} of {text!a}\n  reference {want!a}\n  bgert     {got!a}")
+    counts = Counter(difference.what for difference in found)
+    listed = ", ".join(f"{what} {counts[what]}" for what in ("ids", "offsets", "decode", "left"))
+    print(f"{args.folder.name}: {args.texts} texts, seed {seed}: these differ: {listed}")
     return int(bool(found))
 
 

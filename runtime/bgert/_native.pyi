@@ -21,6 +21,11 @@ class AddedToken:
 class TextModel:
     @property
     def vocab_size(self) -> int: ...
+    def token(self, token_id: int) -> str | None: ...
+    def decode(self, ids: numpy.typing.NDArray[numpy.int64], *, skip_special_tokens: bool) -> str: ...
+    def encode_spans(
+        self, text: str, *, split_special_tokens: bool, as_hf: bool
+    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...
 
 class WordPieceModel(TextModel):
     def __init__(
@@ -63,6 +68,7 @@ class BatchEncoder:
         *,
         max_length: int | None,
         truncation: str,
+        truncation_side: str,
         add_special_tokens: bool,
         split_special_tokens: bool,
         threads: int,

@@ -11,9 +11,12 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/aligned_text.h"
 #include "tokenizer/batch_encoder.h"
+#include "tokenizer/decoder.h"
 #include "tokenizer/text_model.h"
 #include "tokenizer/utf8.h"
+#include "tokenizer/vocabulary.h"
 
 namespace bgert::fuzz {
 
@@ -106,12 +109,80 @@ inline void check_text(const Tested& tested, const std::string& text, TextModel:
   if (!std::equal(part.begin(), part.end(), full.begin())) fail("a limit yields a prefix", text);
 }
 
+/// Tokens with offsets: the ids of the fast path, in order and within the text; any bytes are safe.
+inline void check_spans(const Tested& tested, const std::string& text, TextModel::Scratch& scratch) {
+  const std::vector<char> exact(text.begin(), text.end());
+  const std::string_view view(exact.data(), exact.size());
+  EncodeOptions options;
+  options.split_special_tokens = chance(30);
+  std::vector<TokenSpan> spans, moved;
+  tested.model->encode_spans(view, {options.split_special_tokens, true}, spans);
+  tested.model->encode_spans(view, {options.split_special_tokens, false}, moved);
+  if (spans.size() != moved.size()) fail("both offsets are of the same tokens", text);
+  // A token may begin within what is no UTF-8, so there the characters of the parts are no more than the bytes.
+  const std::size_t size = is_utf8(text) ? count_characters(view) : text.size();
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].id != moved[i].id) fail("both offsets are of the same ids", text);
+    for (const TokenSpan& span : {spans[i], moved[i]}) {
+      if (span.start >= span.stop || span.stop > size) fail("tokens have characters of the text", text);
+    }
+    if (moved[i].start < spans[i].start) fail("the offsets of HF are too small, if anything", text);
+    if (i > 0 && spans[i].start < spans[i - 1].start) fail("tokens are in the order of the text", text);
+  }
+  if (!is_utf8(text)) return;  // the fast path keeps bytes that are no UTF-8, this one replaces them
+  const auto ids = encode(*tested.model, text, options, scratch);
+  const auto same_id = [](const TokenSpan& span, TokenId id) { return span.id == id; };
+  if (!std::equal(spans.begin(), spans.end(), ids.begin(), ids.end(), same_id)) fail("offsets change no id", text);
+}
+
+/// Any ids give UTF-8 or the index of the first that is unknown.
+inline void check_decode(const Tested& tested) {
+  std::vector<std::int64_t> ids(below(20));
+  for (std::int64_t& id : ids) {
+    id = static_cast<std::int64_t>(below(static_cast<std::size_t>(tested.largest_id) + 2)) - (chance(3) ? 1 : 0);
+    if (chance(1)) id = static_cast<std::int64_t>(rng());
+  }
+  const auto known = [&](std::int64_t id) {
+    return id >= 0 && id <= tested.largest_id && tested.model->vocabulary().token(static_cast<TokenId>(id)).has_value();
+  };
+  const auto unknown = std::find_if_not(ids.begin(), ids.end(), known);
+  try {
+    const std::string all = decode(*tested.model, ids, false);
+    const std::string some = decode(*tested.model, ids, true);
+    if (unknown != ids.end()) fail("unknown ids are refused", all);
+    if (!is_utf8(all) || !is_utf8(some)) fail("decoded text is UTF-8", all);
+  } catch (const UnknownIdError& error) {
+    if (unknown == ids.end() || ids[error.index] != *unknown || error.id != *unknown) fail("the unknown id is named", {});
+  }
+}
+
 inline bool same(const EncodedBatch& a, const EncodedBatch& b) {
   const auto equal = [](const auto& x, const auto& y) {
     return std::equal(x.span().begin(), x.span().end(), y.span().begin(), y.span().end());
   };
   return equal(a.ids, b.ids) && equal(a.cu_seqlens, b.cu_seqlens) && equal(a.type_ids, b.type_ids) &&
          equal(a.truncated, b.truncated);
+}
+
+/// What stays of single texts is the beginning or the end of all their tokens.
+inline void check_cut(const Tested& tested, const EncodedBatch& batch, const std::vector<std::string_view>& texts,
+                      const std::vector<std::string_view>& pairs, const BatchOptions& options) {
+  if (!pairs.empty() || options.add_special_tokens) return;
+  const auto scratch = tested.model->make_scratch();
+  EncodeOptions plain;
+  plain.split_special_tokens = options.split_special_tokens;
+  for (std::size_t row = 0; row < texts.size(); ++row) {
+    const auto full = encode(*tested.model, texts[row], plain, *scratch);
+    const auto cuts = batch.cu_seqlens.span();
+    const auto kept = batch.ids.span().subspan(static_cast<std::size_t>(cuts[row]),
+                                               static_cast<std::size_t>(cuts[row + 1] - cuts[row]));
+    if (batch.truncated.span()[row] != (kept.size() < full.size())) fail("a cut is told", texts[row]);
+    const bool left = options.side == TruncationSide::kLeft;
+    const std::size_t from = left ? full.size() - kept.size() : 0;
+    if (!std::equal(kept.begin(), kept.end(), full.begin() + static_cast<std::ptrdiff_t>(from))) {
+      fail("what stays is the beginning or the end", texts[row]);
+    }
+  }
 }
 
 inline void check_batch(const Tested& tested, const Template& single, const Template& pair,
@@ -123,7 +194,8 @@ inline void check_batch(const Tested& tested, const Template& single, const Temp
   if (chance(50)) second.clear();
   BatchOptions options;
   options.max_length = chance(20) ? kUnlimited : std::max(single.size(), pair.size()) + below(40);
-  options.truncation = static_cast<Truncation>(below(4));
+  options.truncation = static_cast<Truncation>(below(5));
+  options.side = chance(50) ? TruncationSide::kLeft : TruncationSide::kRight;
   options.add_special_tokens = chance(80);
   options.split_special_tokens = chance(20);
   const auto run = [&](std::size_t threads) -> std::unique_ptr<EncodedBatch> {
@@ -148,6 +220,7 @@ inline void check_batch(const Tested& tested, const Template& single, const Temp
     if (cuts[row + 1] < cuts[row]) fail("offsets ascend", texts[row]);
     if (options.truncation != Truncation::kNone && length > options.max_length) fail("rows fit", texts[row]);
   }
+  check_cut(tested, *one, first, second, options);
   const std::size_t total = one->ids.size;
   if (total == 0) return;
   try {

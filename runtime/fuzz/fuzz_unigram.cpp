@@ -289,6 +289,8 @@ int main(int argc, char** argv) {
       if (encode(*model, text, options, *scratch) != plain.encode(text, split)) fail("plain rules agree", text);
       if (chance(30)) text = mutated(std::move(text));
       check_text(tested, text, *scratch);
+      check_spans(tested, text, *scratch);
+      check_decode(tested);
       batch.push_back(std::move(text));
     }
     const Template single{{{0}, 0}, {}, {{2}, 0}, 0, 0};

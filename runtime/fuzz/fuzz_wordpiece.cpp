@@ -121,6 +121,8 @@ int main(int argc, char** argv) {
       std::string text = random_text(chance(5) ? 2000 : 40);
       if (chance(30)) text = mutated(std::move(text));
       check_text(tested, text, *scratch);
+      check_spans(tested, text, *scratch);
+      check_decode(tested);
       if (i < 3) check_normal_form(config, text);
       batch.push_back(std::move(text));
     }

@@ -36,28 +36,13 @@ class TextList {
     views_.reserve(size);
     for (std::size_t i = 0; i < size; ++i) {
       PyObject* item = PyTuple_GetItem(items_.ptr(), static_cast<Py_ssize_t>(i));  // kept alive by items_
-      views_.push_back(view(item, name, i));
+      views_.push_back(text_view(item, std::string(name) + "[" + std::to_string(i) + "]"));
     }
   }
 
   const std::vector<std::string_view>& views() const { return views_; }
 
  private:
-  static std::string_view view(PyObject* item, const char* name, std::size_t index) {
-    const std::string place = std::string(name) + "[" + std::to_string(index) + "]";
-    if (!PyUnicode_Check(item)) {
-      const nb::str type(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(item))).attr("__name__"));
-      raise_error("InvalidTextError", place + " is " + type.c_str() + ", not str");
-    }
-    Py_ssize_t size = 0;
-    if (const char* data = PyUnicode_AsUTF8AndSize(item, &size)) return {data, static_cast<std::size_t>(size)};
-    nb::python_error error;
-    if (!error.matches(PyExc_UnicodeEncodeError)) throw error;
-    const auto position = nb::cast<std::size_t>(error.value().attr("start"));
-    raise_error("InvalidTextError", place + " has a lone surrogate at position " + std::to_string(position) +
-                                        ", which no UTF-8 text can hold; decode the text with errors='replace'");
-  }
-
   nb::tuple items_;
   std::vector<std::string_view> views_;
 };
@@ -79,12 +64,20 @@ bgert::Truncation truncation_of(const std::string& name) {
   raise_error("InvalidOptionError", "unknown truncation '" + name + "'");
 }
 
+bgert::TruncationSide side_of(const std::string& name) {
+  if (name == "right") return bgert::TruncationSide::kRight;
+  if (name == "left") return bgert::TruncationSide::kLeft;
+  raise_error("InvalidOptionError", "unknown truncation_side '" + name + "'");
+}
+
 EncodeResult encode(const bgert::BatchEncoder& encoder, nb::handle texts, nb::handle pairs,
-                    std::optional<std::size_t> max_length, const std::string& truncation, bool add_special_tokens,
-                    bool split_special_tokens, std::size_t threads) {
+                    std::optional<std::size_t> max_length, const std::string& truncation,
+                    const std::string& truncation_side, bool add_special_tokens, bool split_special_tokens,
+                    std::size_t threads) {
   bgert::BatchOptions options;
   options.max_length = max_length.value_or(bgert::kUnlimited);
   options.truncation = truncation_of(truncation);
+  options.side = side_of(truncation_side);
   options.add_special_tokens = add_special_tokens;
   options.split_special_tokens = split_special_tokens;
   options.threads = threads;
@@ -130,9 +123,9 @@ void bind_batch_encoder(nb::module_& module) {
              const bgert::Template& pair) { new (self) bgert::BatchEncoder(std::move(model), single, pair); },
           nb::arg("model"), nb::arg("single"), nb::arg("pair"))
       .def("encode", &encode, nb::arg("texts"), nb::arg("pairs").none(), nb::kw_only(), nb::arg("max_length").none(),
-           nb::arg("truncation"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"),
+           nb::arg("truncation"), nb::arg("truncation_side"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"),
            nb::sig("def encode(self, texts: collections.abc.Sequence[str], pairs: collections.abc.Sequence[str] | None, "
-                   "*, max_length: int | None, truncation: str, add_special_tokens: bool, split_special_tokens: bool, "
+                   "*, max_length: int | None, truncation: str, truncation_side: str, add_special_tokens: bool, split_special_tokens: bool, "
                    "threads: int) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32], "
                    "numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.bool_]]"));
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bgert.errors import ModelFolderError
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
 from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, XLMR_CLASS, Checkpoint
+from bgert.tokenizer.decoders import note_other_offsets, note_other_wordpiece
 from bgert.tokenizer.spec import (
     VOCAB_NAME,
     TemplateSpec,
@@ -115,6 +116,8 @@ def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
         names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, {})
         add_from_config(added, checkpoint, names)
     single, pair = read_templates(checkpoint)
+    note_other_offsets(checkpoint)
+    note_other_wordpiece(checkpoint, model.continuing_subword_prefix)
     return TokenizerSpec(
         "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
     )

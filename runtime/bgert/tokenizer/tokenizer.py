@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from reprlib import Repr
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,18 +15,33 @@ from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.model_folder import MANIFEST_NAME, Manifest
+from bgert.tokenizer.chunking import Chunk, Chunker
 from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec, existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["TRUNCATIONS", "TokenBatch", "Tokenizer"]
+__all__ = ["TRUNCATIONS", "TRUNCATION_SIDES", "Token", "TokenBatch", "Tokenizer"]
 
 _REPR = Repr()  # numbers of any size, cut short
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "flag_embedding", "do_not_truncate")
+TRUNCATION_SIDES = ("right", "left")
+
+
+class Token(NamedTuple):
+    """A token and what it stands for."""
+
+    id: int
+    text: str
+    """`text[start:stop]`; of a special token its own text, such as `[CLS]`."""
+    special: bool
+    """Whether the template added it; such tokens have no place in the text."""
+    start: int | None
+    """First character in the text, in Unicode code points as Python counts them."""
+    stop: int | None
+    """The character after the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,30 +87,37 @@ class Tokenizer:
         notes: decisions taken where a checkpoint's files left a choice.
     """
 
-    def __init__(self, spec: TokenizerSpec) -> None:
-        """Build from a spec, usually through `from_folder`.
+    def __init__(self, source: str | Path | TokenizerSpec) -> None:
+        """Load from a folder, see `from_folder`, or build from a spec.
 
         Raises:
-            ModelFolderError: the parts of the spec do not fit together.
+            ModelNotFoundError: the folder does not exist.
+            ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
+            InvalidOptionError: `source` is neither.
         """
-        check_spec(spec)
+        if isinstance(source, (str, Path)):
+            source = _read_spec(source)
+        if not isinstance(source, TokenizerSpec):
+            raise InvalidOptionError(f"source is {type(source).__name__}: pass the path of a folder")
+        check_spec(source)
         try:
-            model = _build_model(spec)
-            self._encoder = _native.BatchEncoder(model, _template(spec.single), _template(spec.pair))
+            self._model = _build_model(source)
+            self._encoder = _native.BatchEncoder(self._model, _template(source.single), _template(source.pair))
         except (ValueError, MemoryError) as error:
             # What it says may quote a token, of any size and with line breaks.
             reason = shorten(str(error) or "out of memory", 300)
             raise ModelFolderError(f"the tokenizer cannot be built: {reason}") from error
-        self.max_length = spec.max_length
-        self.special_tokens = len(spec.single.prefix) + len(spec.single.suffix)
-        self.pair_special_tokens = len(spec.pair.prefix) + len(spec.pair.middle) + len(spec.pair.suffix)
+        self.max_length = source.max_length
+        self.special_tokens = len(source.single.prefix) + len(source.single.suffix)
+        self.pair_special_tokens = len(source.pair.prefix) + len(source.pair.middle) + len(source.pair.suffix)
         if self.max_length is not None and not self.special_tokens <= self.max_length < 2**31:
             raise ModelFolderError(
                 f"the tokenizer cannot be built: it puts {self.special_tokens} special tokens around a text, and a row "
                 f"may have {_REPR.repr(self.max_length)} tokens"
             )
-        self.vocab_size = model.vocab_size
-        self.notes = tuple(spec.notes)
+        self.vocab_size = self._model.vocab_size
+        self.notes = tuple(source.notes)
+        self._single = source.single
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Tokenizer:
@@ -104,16 +127,144 @@ class Tokenizer:
             ModelNotFoundError: the folder does not exist.
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
         """
-        folder = existing_folder(path)
-        if (folder / MANIFEST_NAME).exists():
-            manifest = Manifest.read(folder)
-            spec = TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens)
-            _check_tables(folder, spec, manifest)
-            return cls(spec)
-        # Not at the top: reading a model folder needs none of it.
-        from bgert.tokenizer.checkpoint import read_checkpoint
+        return cls(_read_spec(path))
 
-        return cls(read_checkpoint(folder))
+    def encode(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = False,
+    ) -> NDArray[np.int32]:
+        """All token ids of one text or pair, int32[T]: nothing is cut, however long it is.
+
+        Args:
+            text: the text.
+            pair: the second text of a pair.
+            add_special_tokens: put special tokens around the texts.
+            split_special_tokens: treat special tokens that occur in a text as plain text.
+
+        Raises:
+            InvalidTextError: a text is no str or holds a lone surrogate.
+            InvalidOptionError: an option has a value that is not allowed.
+        """
+        return self.encode_batch(
+            [text],
+            None if pair is None else [pair],
+            truncation="do_not_truncate",
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=split_special_tokens,
+            threads=1,
+        ).ids
+
+    def count(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        threads: int | None = None,
+    ) -> NDArray[np.int32]:
+        """How many tokens each text or pair has, int32[B]: nothing is cut.
+
+        Args:
+            texts: list or tuple of str, B of them.
+            pairs: the second texts, as many; None for single texts.
+            add_special_tokens: count those too.
+            threads: cores to use; None for all that the process may use.
+
+        Raises:
+            InvalidTextError: as in `encode_batch`.
+            InvalidOptionError: an option has a value that is not allowed.
+        """
+        batch = self.encode_batch(
+            texts, pairs, truncation="do_not_truncate", add_special_tokens=add_special_tokens, threads=threads
+        )
+        return np.diff(batch.cu_seqlens)
+
+    def tokens(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[Token]:
+        """The tokens of one text with their places in it, which are the `offsets` of Hugging Face `tokenizers`.
+
+        The ids are those of `encode`; this is slower. Where a charsmap deletes the first characters of a text, such as
+        control characters, the offsets of `tokenizers` after them are too small, and so are these.
+
+        Args:
+            text: the text.
+            add_special_tokens: put special tokens around the text.
+            split_special_tokens: treat special tokens that occur in the text as plain text.
+
+        Raises:
+            InvalidTextError: the text is no str or holds a lone surrogate.
+            InvalidOptionError: an option has a value that is not allowed.
+        """
+        around = _flag("add_special_tokens", add_special_tokens)
+        split = _flag("split_special_tokens", split_special_tokens)
+        ids, offsets = self._model.encode_spans(text, split_special_tokens=split, as_hf=True)
+        places = zip(ids.tolist(), offsets.tolist(), strict=True)
+        listed = [Token(index, text[start:stop], False, start, stop) for index, (start, stop) in places]
+        if not around:
+            return listed
+        before, after = ([self._special(index) for index in ids] for ids in (self._single.prefix, self._single.suffix))
+        return [*before, *listed, *after]
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], skip_special_tokens: bool = False) -> str:
+        """The text of token ids, as the `decode` of Hugging Face `tokenizers` gives it.
+
+        It is not the text that was encoded: what the normaliser changed stays changed, and WordPiece does not know
+        where spaces were.
+
+        Args:
+            ids: list of int or integer array [T].
+            skip_special_tokens: leave special tokens out.
+
+        Raises:
+            InvalidTextError: `ids` is something else, or an id is that of no token.
+            InvalidOptionError: `skip_special_tokens` is no bool.
+        """
+        return self._model.decode(_ids(ids), skip_special_tokens=_flag("skip_special_tokens", skip_special_tokens))
+
+    def chunk(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[Chunk]:
+        """Cut a text into parts `text[chunk.start:chunk.stop]` that each fit into `max_tokens`.
+
+        Parts end between words where they can, and never within a token. Whitespace between parts belongs to none;
+        every token is in one. A text without tokens has no parts.
+
+        Args:
+            text: the text.
+            max_tokens: tokens a part may have when it is encoded by itself, special tokens counted; None for the
+                tokenizer's own `max_length`.
+            overlap: tokens that a part may have in common with the one before, fewer so that it begins with a word.
+
+        Raises:
+            InvalidTextError: the text is no str, holds a lone surrogate, or has more tokens at a place that cannot be
+                cut (such as one character that stands for many) than `max_tokens` allows.
+            InvalidOptionError: `max_tokens` has no room for a token, or `overlap` none for a new one.
+        """
+        limit = _whole("max_tokens", self.max_length if max_tokens is None else max_tokens, self.special_tokens + 1)
+        if limit is None:
+            raise InvalidOptionError("this tokenizer has no max_length of its own: pass max_tokens")
+        room = limit - self.special_tokens
+        shared = _whole("overlap", overlap, 0)
+        if shared is None or shared >= room:
+            raise InvalidOptionError(f"overlap is {overlap!r}: use a whole number below {room}")
+        _, offsets = self._model.encode_spans(text, split_special_tokens=False, as_hf=False)
+        chunker = Chunker(text, offsets, lambda part: len(self.encode(part)))
+        return chunker.chunks(room, limit, shared)
+
+    def id_to_token(self, index: int) -> str:
+        """The token with an id, such as `##ing` or `[CLS]`.
+
+        Raises:
+            InvalidTextError: there is none, or `index` is no int.
+        """
+        token = self._model.token(int(_ids([index])[0]))
+        if token is None:
+            raise InvalidTextError(f"id {index} is that of no token of this tokenizer")
+        return token
+
+    def _special(self, index: int) -> Token:
+        return Token(index, self.id_to_token(index), True, None, None)
 
     def encode_batch(
         self,
@@ -122,6 +273,7 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         truncation: str = "longest_first",
+        truncation_side: str = "right",
         add_special_tokens: bool = True,
         split_special_tokens: bool = False,
         threads: int | None = None,
@@ -135,6 +287,7 @@ class Tokenizer:
             truncation: what to cut when a row is too long: `longest_first`, `only_first`, `only_second`, or
                 `flag_embedding` (the first text to 3/4 of `max_length`, then as `only_second`), or `do_not_truncate`,
                 which ignores `max_length`.
+            truncation_side: `right` keeps the beginning of a text that is cut, `left` its end.
             add_special_tokens: put special tokens around the texts.
             split_special_tokens: treat special tokens that occur in a text as plain text.
             threads: cores to use; None for all that the process may use.
@@ -154,6 +307,8 @@ class Tokenizer:
                 raise InvalidTextError(f"pairs has {len(pairs)} items, texts has {len(texts)}: pass as many of each")
         if truncation not in TRUNCATIONS:
             raise InvalidOptionError(f"unknown truncation {truncation!r}: use one of {', '.join(TRUNCATIONS)}")
+        if truncation_side not in TRUNCATION_SIDES:
+            raise InvalidOptionError(f"unknown truncation_side {truncation_side!r}: use one of right, left")
         if truncation in ("only_second", "flag_embedding") and pairs is None:
             raise InvalidOptionError(f"truncation {truncation!r} needs pairs: use 'longest_first' for single texts")
         limit = _whole("max_length", max_length, 0)
@@ -164,11 +319,26 @@ class Tokenizer:
                 pairs,
                 max_length=self.max_length if limit is None else limit,
                 truncation=truncation,
+                truncation_side=truncation_side,
                 add_special_tokens=_flag("add_special_tokens", add_special_tokens),
                 split_special_tokens=_flag("split_special_tokens", split_special_tokens),
                 threads=available_cpus() if cores is None else cores,
             )
         )
+
+
+def _read_spec(path: str | Path) -> TokenizerSpec:
+    """What a folder's tokenizer is made of."""
+    folder = existing_folder(path)
+    if (folder / MANIFEST_NAME).exists():
+        manifest = Manifest.read(folder)
+        spec = TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens)
+        _check_tables(folder, spec, manifest)
+        return spec
+    # Not at the top: reading a model folder needs none of it.
+    from bgert.tokenizer.checkpoint import read_checkpoint
+
+    return read_checkpoint(folder)
 
 
 def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None:
@@ -216,6 +386,19 @@ def _check_list(texts: object, name: str) -> None:
     if not isinstance(texts, (list, tuple)):
         hint = f"[{name[:-1]}]" if isinstance(texts, str) else "a list of str"
         raise InvalidTextError(f"{name} is {type(texts).__name__}: pass {hint}")
+
+
+def _ids(ids: object) -> NDArray[np.int64]:
+    """Ids as int64[T]; InvalidTextError if they are none."""
+    try:
+        numbers = np.asarray(ids)
+    except ValueError:  # rows of several lengths
+        numbers = np.asarray(None)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise InvalidTextError(f"ids is {ids!r:.80}: pass a list of int, or an integer array of one dimension")
+    if numbers.dtype == np.uint64:
+        numbers = np.minimum(numbers, np.uint64(2**63 - 1))
+    return np.ascontiguousarray(numbers, np.int64)
 
 
 def _whole(name: str, value: object, least: int) -> int | None:

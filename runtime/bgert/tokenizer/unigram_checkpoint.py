@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
+from bgert.tokenizer.decoders import note_other_metaspace, note_other_offsets
 from bgert.tokenizer.sentencepiece_file import UNIGRAM, USER_DEFINED, read_model
 from bgert.tokenizer.spec import TokenizerSpec, UnigramSettings
 from bgert.tokenizer.templates import read_templates, roberta_templates
@@ -94,6 +95,8 @@ def read_unigram_json(checkpoint: Checkpoint) -> TokenizerSpec:
     if checkpoint.config:
         add_from_config(added, checkpoint, named_tokens(checkpoint.config, checkpoint.special_tokens_map, {}))
     templates = read_templates(checkpoint)
+    note_other_offsets(checkpoint)
+    note_other_metaspace(checkpoint)
     return _spec(checkpoint, vocab, scores, unk_id, _first_charsmap(checkpoint), added, templates)
 
 

@@ -73,13 +73,14 @@ class Job {
         texts_(texts),
         pairs_(pairs),
         truncation_(options.truncation),
+        left_(options.side == TruncationSide::kLeft),
         room_(options.truncation == Truncation::kNone || options.max_length == kUnlimited
                   ? kUnlimited
                   : options.max_length - layout.size()),
         most_first_(options.truncation == Truncation::kFlagEmbedding && options.max_length != kUnlimited
                         ? options.max_length / 4 * 3 + options.max_length % 4 * 3 / 4
                         : kUnlimited),
-        model_options_{room_, options.split_special_tokens},
+        model_options_{left_ ? kUnlimited : room_, options.split_special_tokens},
         threads_(std::min(options.threads, (bytes_of(texts) + bytes_of(pairs)) / kThreadBytes + 1)) {}
 
   EncodedBatch run(std::size_t max_tokens);
@@ -106,6 +107,7 @@ class Job {
   ScratchPool& pool_;
   Texts texts_, pairs_;
   Truncation truncation_;
+  bool left_;  // texts lose their beginning, so all of their tokens have to be known
   std::size_t room_;
   std::size_t most_first_;  // tokens that a first text may have before the pair is looked at
   EncodeOptions model_options_;
@@ -164,7 +166,7 @@ void Job::encode_pair(std::size_t row, Scratch& scratch, Ids& second, Ids& out) 
   model_.encode(pairs_[row], model_options_, scratch, second);
   std::size_t first_count = std::min(first.count, most_first_);
   std::size_t second_count = second.size();
-  if (truncation_ == Truncation::kLongestFirst && room_ % 2 == 1 && first_count > room_ && second_count > room_) {
+  if (!left_ && truncation_ == Truncation::kLongestFirst && room_ % 2 == 1 && first_count > room_ && second_count > room_) {
     // Counts that stopped early cannot be compared.
     const bool longer = first_is_longer(row, scratch);
     first_count = longer ? room_ + 2 : room_ + 1;
@@ -177,10 +179,11 @@ void Job::encode_pair(std::size_t row, Scratch& scratch, Ids& second, Ids& out) 
                                    std::to_string(room_) + " tokens or more, so cutting the " +
                                    (only_first ? "text" : "pair") + " cannot bring it under max_length");
   }
-  const TokenId* ids = first.ids->data() + first.begin;
+  const TokenId* ids = first.ids->data() + first.begin + (left_ ? first.count - keep.first : 0);
   out.insert(out.end(), ids, ids + keep.first);
   out.insert(out.end(), layout_.middle.ids.begin(), layout_.middle.ids.end());
-  out.insert(out.end(), second.begin(), second.begin() + static_cast<std::ptrdiff_t>(keep.second));
+  ids = second.data() + (left_ ? second.size() - keep.second : 0);
+  out.insert(out.end(), ids, ids + keep.second);
   first_lengths_[row] = keep.first;
   truncated_.data[row] = keep.first < first.count || keep.second < second.size();
 }
@@ -194,7 +197,11 @@ void Job::encode_row(std::size_t row, Scratch& scratch, Ids& second, Ids& out) {
     const std::size_t text = out.size();
     model_.encode(texts_[row], model_options_, scratch, out);
     truncated_.data[row] = out.size() - text > room_;
-    if (truncated_.data[row]) out.resize(text + room_);
+    if (truncated_.data[row] && left_) {
+      out.erase(out.begin() + static_cast<std::ptrdiff_t>(text), out.end() - static_cast<std::ptrdiff_t>(room_));
+    } else if (truncated_.data[row]) {
+      out.resize(text + room_);
+    }
   }
   out.insert(out.end(), layout_.suffix.ids.begin(), layout_.suffix.ids.end());
   lengths_[row] = out.size() - begin;

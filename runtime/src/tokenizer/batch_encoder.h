@@ -36,6 +36,7 @@ constexpr std::size_t kUnlimited = static_cast<std::size_t>(-1);
 struct BatchOptions {
   std::size_t max_length = kUnlimited;  ///< special tokens counted
   Truncation truncation = Truncation::kLongestFirst;
+  TruncationSide side = TruncationSide::kRight;
   bool add_special_tokens = true;
   bool split_special_tokens = false;
   std::size_t threads = 1;

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "aligned_text.h"
+
 namespace bgert {
 
 struct BertNormalizer {
@@ -17,6 +19,9 @@ struct BertNormalizer {
 
   /// Appends the normal form of `text` to `out`.
   void normalize(std::string_view text, std::string& out) const;
+
+  /// Normalises `text` in place.
+  void normalize(AlignedText& text) const;
 };
 
 }  // namespace bgert

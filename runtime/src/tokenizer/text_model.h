@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,21 @@ struct EncodeOptions {
   bool split_special_tokens = false;
 };
 
+/// A token and the range of the text's characters (Unicode code points) that it stands for.
+struct TokenSpan {
+  TokenId id;
+  std::uint32_t start, stop;
+};
+
+struct SpanOptions {
+  bool split_special_tokens = false;
+  /// HF loses count where a charsmap deletes the first characters of a text: its offsets after that are too small.
+  /// True: the same offsets; false: those of the characters that the tokens really come from.
+  bool as_hf = true;
+};
+
+class Vocabulary;
+
 /// Text to ids. Immutable after construction and shared by threads; what changes lives in a Scratch.
 class TextModel {
  public:
@@ -53,10 +69,18 @@ class TextModel {
   virtual void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
                       std::vector<TokenId>& ids) const = 0;
 
+  /// Appends the tokens of `text`, which has less than 4 GiB, with their offsets. The ids are those of `encode`; this
+  /// is the slow way to them, step by step as HF describes them.
+  virtual void encode_spans(std::string_view text, const SpanOptions& options, std::vector<TokenSpan>& spans) const = 0;
+
   virtual std::size_t vocab_size() const = 0;
 
   /// Ids of the vocabulary and of added tokens are below this.
   virtual std::size_t id_count() const = 0;
+  virtual const Vocabulary& vocabulary() const = 0;
+
+  /// The text of tokens, see decoder.h.
+  virtual std::string join(std::span<const std::string_view> tokens) const = 0;
 };
 
 }  // namespace bgert

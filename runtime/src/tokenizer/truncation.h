@@ -14,6 +14,9 @@ enum class Truncation {
   kFlagEmbedding,  ///< the first text alone to 3/4 of the whole length, then the second gives way
 };
 
+/// Which end of a text that is too long goes.
+enum class TruncationSide { kRight, kLeft };
+
 struct PairLengths {
   std::size_t first = 0, second = 0;
   bool enough = true;  ///< false: the text that may be cut has too few tokens to bring the pair under the limit

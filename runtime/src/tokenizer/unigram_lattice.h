@@ -13,10 +13,18 @@
 
 namespace bgert {
 
+struct SizedPiece {
+  TokenId id;
+  std::size_t length;  ///< bytes of the word
+};
+
 class UnigramLattice {
  public:
   /// Appends the ids of a word at once.
   void segment(const Unigram& unigram, std::string_view word, std::vector<TokenId>& ids);
+
+  /// Appends the pieces of a word with their lengths.
+  void segment(const Unigram& unigram, std::string_view word, std::vector<SizedPiece>& pieces);
 
   /// Takes more of a word whose end is not known yet, and appends the ids that are certain.
   void feed(const Unigram& unigram, std::string_view part, std::vector<TokenId>& ids);

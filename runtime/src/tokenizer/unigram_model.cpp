@@ -46,10 +46,11 @@ UnigramModel::UnigramModel(std::string_view file, const std::vector<AddedToken>&
     : UnigramModel(UnigramFile(file), added_tokens) {}
 
 UnigramModel::UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens)
-    : UnigramModel(file, partition(added_tokens, file.pieces.size())) {}
+    : UnigramModel(file, added_tokens, partition(added_tokens, file.pieces.size())) {}
 
-UnigramModel::UnigramModel(const UnigramFile& file, AddedTokenSets tokens)
+UnigramModel::UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens, AddedTokenSets tokens)
     : id_count_(tokens.id_count),
+      vocabulary_(file.pieces, added_tokens),
       charsmap_(file.charsmap),
       unigram_(file.pieces, file.scores, file.unk_id),
       patterns_(normal_forms(tokens.normalized, charsmap_)),

@@ -3,17 +3,21 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "added_tokens.h"
+#include "aligned_text.h"
 #include "precompiled_charsmap.h"
 #include "text_model.h"
 #include "unigram.h"
 #include "unigram_file.h"
+#include "unigram_lattice.h"
 #include "unigram_pass.h"
 #include "unigram_table.h"
+#include "vocabulary.h"
 
 namespace bgert {
 
@@ -28,14 +32,20 @@ class UnigramModel final : public TextModel {
   std::unique_ptr<Scratch> make_scratch() const override;
   void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
               std::vector<TokenId>& ids) const override;
+  void encode_spans(std::string_view text, const SpanOptions& options, std::vector<TokenSpan>& spans) const override;
   std::size_t vocab_size() const override { return unigram_.size(); }
   std::size_t id_count() const override { return id_count_; }
+  const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::string join(std::span<const std::string_view> tokens) const override;
 
  private:
   UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens);
-  UnigramModel(const UnigramFile& file, AddedTokenSets tokens);
+  UnigramModel(const UnigramFile& file, const std::vector<AddedToken>& added_tokens, AddedTokenSets tokens);
+  void add_runs(std::span<const AlignedChar> text, UnigramLattice& lattice, std::vector<TokenSpan>& spans) const;
+  void add_word(std::span<const AlignedChar> word, UnigramLattice& lattice, std::vector<TokenSpan>& spans) const;
 
   std::size_t id_count_;
+  Vocabulary vocabulary_;
   PrecompiledCharsmap charsmap_;
   Unigram unigram_;
   std::vector<std::string> patterns_;  // of the tokens that are matched in normalised text

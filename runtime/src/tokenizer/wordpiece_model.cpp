@@ -24,7 +24,11 @@ AddedTokens raw_tokens(std::vector<AddedToken> tokens) {
 
 WordPieceModel::WordPieceModel(const std::vector<std::string>& vocab, const WordPieceOptions& options,
                                const BertNormalizer& normalizer, const std::vector<AddedToken>& added_tokens)
-    : normalizer_(normalizer), wordpiece_(vocab, options), table_(&normalizer_, wordpiece_) {
+    : prefix_(options.continuing_subword_prefix),
+      vocabulary_(vocab, added_tokens),
+      normalizer_(normalizer),
+      wordpiece_(vocab, options),
+      table_(&normalizer_, wordpiece_) {
   AddedTokenSets sets = partition(added_tokens, vocab.size());
   id_count_ = sets.id_count;
   raw_ = raw_tokens(std::move(sets.raw));

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer as Reference
 
-from bgert.errors import InvalidOptionError, InvalidTextError
+from bgert.errors import InvalidOptionError, InvalidTextError, ModelNotFoundError
 from bgert.model_folder import MANIFEST_NAME
 from bgert.tokenizer import TRUNCATIONS, TokenBatch, Tokenizer
 from bgert.tokenizer.checkpoint import read_checkpoint
@@ -33,9 +33,9 @@ def sentence(rng, longest=30):
     return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(longest)))
 
 
-def reference_pair(theirs, first, second, max_length, strategy, add_special_tokens):
+def reference_pair(theirs, first, second, max_length, strategy, add_special_tokens, side="right"):
     """(ids, types) or None where `tokenizers` raises."""
-    theirs.enable_truncation(max_length, strategy=strategy)
+    theirs.enable_truncation(max_length, strategy=strategy, direction=side)
     try:
         encoding = theirs.encode(first, second, add_special_tokens=add_special_tokens)
     except Exception as error:  # the bindings raise plain Exception
@@ -47,15 +47,17 @@ def reference_pair(theirs, first, second, max_length, strategy, add_special_toke
     return encoding.ids, encoding.type_ids
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("strategy", TRUNCATIONS[:3])
 @pytest.mark.parametrize("add_special_tokens", [True, False])
-def test_pairs_of_every_length(ours, theirs, rng, strategy, add_special_tokens):
+def test_pairs_of_every_length(ours, theirs, rng, strategy, add_special_tokens, side):
     pairs = [(sentence(rng), sentence(rng)) for _ in range(60)] + [("", ""), ("a", ""), ("", "a")]
     pairs += [("a " * n, "b " * m) for n, m in itertools.product((6, 7, 20, 21), repeat=2)]
     for max_length in (3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 64):
         for first, second in pairs:
-            expected = reference_pair(theirs, first, second, max_length, strategy, add_special_tokens)
+            expected = reference_pair(theirs, first, second, max_length, strategy, add_special_tokens, side)
             options = {"max_length": max_length, "truncation": strategy, "add_special_tokens": add_special_tokens}
+            options["truncation_side"] = side
             if expected is None:
                 with pytest.raises(InvalidTextError, match=r"texts\[0\]"):
                     ours.encode_batch([first], [second], **options)
@@ -66,24 +68,26 @@ def test_pairs_of_every_length(ours, theirs, rng, strategy, add_special_tokens):
             assert batch.truncated.tolist() == [len(whole) > max_length]
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("max_length", [514, 513, 300, 101])
-def test_long_pairs_that_both_stop_early(ours, theirs, max_length):
-    texts = ["word " * n for n in (100, 509, 510, 511, 1500, 1501)]
+def test_long_pairs_that_both_stop_early(ours, theirs, max_length, side):
+    texts = ["word " * n + "end" for n in (99, 508, 509, 510, 1499, 1500)]
     for first, second in itertools.product(texts, repeat=2):
-        expected = reference_pair(theirs, first, second, max_length, "longest_first", True)
-        batch = ours.encode_batch([first], [second], max_length=max_length)
+        expected = reference_pair(theirs, first, second, max_length, "longest_first", True, side)
+        batch = ours.encode_batch([first], [second], max_length=max_length, truncation_side=side)
         assert (batch.ids.tolist(), batch.type_ids.tolist()) == expected
 
 
-def test_single_texts(ours, theirs, rng):
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_single_texts(ours, theirs, rng, side):
     texts = [sentence(rng) for _ in range(100)]
     full = ours.encode_batch(texts).tolist()
     for max_length in (2, 3, 4, 9, 16):
-        theirs.enable_truncation(max_length)
+        theirs.enable_truncation(max_length, direction=side)
         expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
         theirs.no_truncation()
         for truncation in ("longest_first", "only_first"):
-            batch = ours.encode_batch(texts, max_length=max_length, truncation=truncation)
+            batch = ours.encode_batch(texts, max_length=max_length, truncation=truncation, truncation_side=side)
             assert batch.tolist() == expected
             assert batch.truncated.tolist() == [len(row) > max_length for row in full]
     assert ours.encode_batch(texts, max_length=1, truncation="do_not_truncate").tolist() == full
@@ -133,6 +137,39 @@ def test_shapes_and_dtypes(ours):
     assert ours.special_tokens == 2
     assert ours.pair_special_tokens == 3
     assert ours.vocab_size == 30522
+
+
+def test_one_text(ours):
+    long = "word " * 700
+    assert ours.encode("hello world").tolist() == [101, 7592, 2088, 102]
+    assert ours.encode("hello", "world").tolist() == [101, 7592, 102, 2088, 102]
+    assert ours.encode("hello", add_special_tokens=False).dtype == np.int32
+    assert len(ours.encode(long)) == 702  # nothing is cut
+    assert ours.encode("[SEP]", split_special_tokens=True).tolist()[1:-1] == ours.encode("[ sep ]").tolist()[1:-1]
+    with pytest.raises(InvalidTextError, match=r"texts\[0\] is int"):
+        ours.encode(3)
+
+
+def test_counts(ours, rng):
+    texts, pairs = [sentence(rng, 900) for _ in range(40)], [sentence(rng) for _ in range(40)]
+    rows = ours.encode_batch(texts, truncation="do_not_truncate")
+    counts = ours.count(texts)
+    assert counts.dtype == np.int32
+    assert counts.tolist() == [len(row) for row in rows.tolist()]
+    assert ours.count(texts, add_special_tokens=False).tolist() == (counts - 2).tolist()
+    assert ours.count(texts, pairs).tolist() == (counts + ours.count(pairs, threads=1) - 1).tolist()
+    assert ours.count([]).tolist() == []
+    with pytest.raises(InvalidTextError, match=r"texts is str: pass \[text\]"):
+        ours.count("hello")
+
+
+def test_a_path_is_enough(ours, demo_checkpoint, demo_folder):
+    for path in (demo_checkpoint, str(demo_folder)):
+        assert Tokenizer(path).encode("hello é").tolist() == ours.encode("hello é").tolist()
+    with pytest.raises(ModelNotFoundError, match="no such folder: nowhere"):
+        Tokenizer("nowhere")
+    with pytest.raises(InvalidOptionError, match="source is int: pass the path of a folder"):
+        Tokenizer(3)
 
 
 def test_arrays_outlive_the_tokenizer(demo_checkpoint):
@@ -223,6 +260,8 @@ def test_texts_that_are_refused(ours, texts, pairs, message):
         ({"truncation": None}, "unknown truncation"),
         ({"truncation": ["longest_first"]}, "unknown truncation"),
         ({"truncation": "only_second"}, "needs pairs"),
+        ({"truncation_side": "Left"}, "unknown truncation_side 'Left': use one of right, left"),
+        ({"truncation_side": None}, "unknown truncation_side"),
         ({"max_length": 0}, "max_length is 0, but the special tokens alone are 2"),
         ({"max_length": 1}, "special tokens alone are 2"),
         ({"max_length": -1}, "max_length is -1"),

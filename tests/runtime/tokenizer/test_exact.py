@@ -1,4 +1,4 @@
-"""Ids against Hugging Face `tokenizers`, single texts."""
+"""Ids and offsets against Hugging Face `tokenizers`, single texts."""
 
 import json
 import pkgutil
@@ -6,6 +6,7 @@ import pydoc
 import unicodedata
 
 import pytest
+import transformers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Reference
 
@@ -66,10 +67,25 @@ def both(request, demo_checkpoint, cased_vocab, tokenizer_json, write_checkpoint
 
 
 def assert_same(ours, theirs, texts):
-    expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
+    expected = theirs.encode_batch(texts)
+    assert_same_ids(ours, texts, [encoding.ids for encoding in expected])
+    for text, want in zip(texts, expected, strict=True):
+        assert places(ours.tokens(text)) == [want.ids, want.offsets, want.special_tokens_mask], ascii(text)
+
+
+def assert_same_ids(ours, texts, expected):
     actual = ours.encode_batch(texts, truncation="do_not_truncate").tolist()
     for text, want, got in zip(texts, expected, actual, strict=True):
         assert got == want, ascii(text)
+
+
+def places(tokens):
+    """Ids, offsets and the mask of special tokens as `tokenizers` has them."""
+    return [
+        [token.id for token in tokens],
+        [(0, 0) if token.special else (token.start, token.stop) for token in tokens],
+        [int(token.special) for token in tokens],
+    ]
 
 
 def character(rng):
@@ -104,7 +120,10 @@ def test_every_code_point_alone_and_inside_a_word(both):
 def test_docstrings_of_the_standard_library(both):
     names = [m.name for m in pkgutil.iter_modules() if m.name in DOCSTRING_MODULES]
     texts = [pydoc.plain(pydoc.render_doc(name)) for name in names]
-    assert_same(*both, texts + [line for text in texts for line in text.split("\n")])
+    ours, theirs = both
+    lines = [line for text in texts for line in text.split("\n")]
+    assert_same_ids(ours, texts, [encoding.ids for encoding in theirs.encode_batch(texts)])
+    assert_same(ours, theirs, lines)
 
 
 def test_random_text_of_all_planes(both, rng):
@@ -162,10 +181,11 @@ def test_random_settings_vocabularies_and_added_tokens(rng):
         texts += [text + token.content + " " + token.content for text in texts[:20] for token in added]
         for split in (False, True):
             theirs.encode_special_tokens = split
-            expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
             actual = ours.encode_batch(texts, split_special_tokens=split).tolist()
-            for text, want, got in zip(texts, expected, actual, strict=True):
-                assert got == want, (ascii(text), settings, specs, split)
+            for text, want, got in zip(texts, theirs.encode_batch(texts), actual, strict=True):
+                assert got == want.ids, (ascii(text), settings, specs, split)
+                placed = places(ours.tokens(text, split_special_tokens=split))
+                assert placed == [want.ids, want.offsets, want.special_tokens_mask], (ascii(text), settings, specs)
 
 
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized", "special"])
@@ -192,8 +212,11 @@ def test_golden_ids_of_published_vocabularies(shared_data, name):
     lines = (shared_data / "tokenizers" / "golden" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     actual = ours.encode_batch([row["t"] for row in rows], truncation="do_not_truncate").tolist()
+    theirs = transformers.AutoTokenizer.from_pretrained(str(shared_data / "tokenizers" / name)).backend_tokenizer
+    theirs.no_truncation()
     for row, got in zip(rows, actual, strict=True):
         assert got == row["ids"], ascii(row["t"])
+    assert_same(ours, theirs, [row["t"] for row in rows])
 
 
 def test_whitespace_tokens_that_a_neighbour_strips(demo_checkpoint, write_checkpoint, tmp_path):

@@ -57,7 +57,7 @@ def test_clusters_of_random_text(tool, rng):
     texts = ["".join(chr(draw.choice(CLASSES)) for _ in range(draw.randint(1, 12))) for _ in range(20_000)]
     ids, cuts, _, _ = encoder.encode(
         texts, None, max_length=None, truncation="do_not_truncate", add_special_tokens=False,
-        split_special_tokens=False, threads=1,
+        split_special_tokens=False, threads=1, truncation_side="right",
     )  # fmt: skip
     for i, text in enumerate(texts):
         words = theirs.normalize_str(text).split()

@@ -1,4 +1,4 @@
-"""Unigram ids against `transformers` and `tokenizers`."""
+"""Unigram ids and offsets against `transformers` and `tokenizers`."""
 
 import itertools
 import json
@@ -123,10 +123,15 @@ def both(request, unigram, charsmap, tmp_path_factory):
 
 
 def assert_same(ours, theirs, texts):
-    expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
+    expected = theirs.encode_batch(texts)
     actual = ours.encode_batch(texts, truncation="do_not_truncate").tolist()
     for text, want, got in zip(texts, expected, actual, strict=True):
-        assert got == want, ascii(text[:200])
+        assert got == want.ids, ascii(text[:200])
+        tokens = ours.tokens(text)
+        assert [token.id for token in tokens] == want.ids, ascii(text[:200])
+        assert [token.special for token in tokens] == [bool(bit) for bit in want.special_tokens_mask]
+        offsets = [(0, 0) if token.special else (token.start, token.stop) for token in tokens]
+        assert offsets == want.offsets, ascii(text[:200])
 
 
 def test_nasty_strings(both):
@@ -156,6 +161,7 @@ def test_special_tokens_as_text(both, compare, rng):
         theirs.encode_special_tokens = False
     actual = ours.encode_batch(texts, truncation="do_not_truncate", split_special_tokens=True).tolist()
     assert actual == expected
+    assert [[token.id for token in ours.tokens(text, split_special_tokens=True)] for text in texts] == expected
 
 
 def test_a_limit_gives_a_prefix(both, compare, rng):
@@ -173,9 +179,9 @@ def test_pairs(both, rng, compare):
     texts = [text for text in compare.Generator(rng.randrange(2**32)).texts(400) if len(text) < 200]
     pairs = list(itertools.pairwise(texts))
     firsts, seconds = [a for a, _ in pairs], [b for _, b in pairs]
-    for max_length in (4, 5, 9, 16, 33):
+    for max_length, side in itertools.product((4, 5, 9, 16, 33), ("right", "left")):
         for strategy in ("longest_first", "only_second"):
-            theirs.enable_truncation(max_length, strategy=strategy)
+            theirs.enable_truncation(max_length, strategy=strategy, direction=side)
             for first, second in zip(firsts[:80], seconds[:80], strict=True):
                 try:
                     expected = theirs.encode(first, second)
@@ -183,7 +189,8 @@ def test_pairs(both, rng, compare):
                     if "too short" not in str(error):
                         raise
                     continue
-                batch = ours.encode_batch([first], [second], max_length=max_length, truncation=strategy)
+                options = {"max_length": max_length, "truncation": strategy, "truncation_side": side}
+                batch = ours.encode_batch([first], [second], **options)
                 assert (batch.ids.tolist(), batch.type_ids.tolist()) == (expected.ids, expected.type_ids)
     theirs.no_truncation()
     assert ours.encode_batch(firsts, seconds, truncation="do_not_truncate").tolist() == [
@@ -191,15 +198,19 @@ def test_pairs(both, rng, compare):
     ]
 
 
-def flag_embedding(theirs, first, second, max_length):
+def flag_embedding(theirs, first, second, max_length, side="right"):
     """FlagEmbedding's reranker: each text alone, then prepare_for_model; None where the second is too short to cut."""
-    query = theirs.encode(first, add_special_tokens=False).ids[: max_length * 3 // 4]
-    passage = theirs.encode(second, add_special_tokens=False).ids[:max_length]
+
+    def cut(ids, length):
+        return ids[:length] if side == "right" else ids[max(len(ids) - length, 0) :]
+
+    query = cut(theirs.encode(first, add_special_tokens=False).ids, max_length * 3 // 4)
+    passage = cut(theirs.encode(second, add_special_tokens=False).ids, max_length)
     surplus = len(query) + len(passage) + theirs.num_special_tokens_to_add(True) - max_length
     if surplus > 0:
         if len(passage) <= surplus:
             return None
-        passage = passage[:-surplus]
+        passage = cut(passage, len(passage) - surplus)
     whole = theirs.encode("a", "a").ids
     single = theirs.encode("a").ids
     alone = theirs.encode("a", add_special_tokens=False).ids
@@ -217,8 +228,9 @@ def test_flag_embedding(both, demo_checkpoint, rng):
         for _ in range(700):
             first, second = (" ".join(rng.choice(words) for _ in range(rng.randrange(n))) for n in (60, 120))
             max_length = rng.choice([8, 9, 15, 16, 17, 18, 32, 50, 64, 100])
-            expected = flag_embedding(theirs, first, second, max_length)
-            options = {"max_length": max_length, "truncation": "flag_embedding"}
+            side = rng.choice(["right", "left"])
+            expected = flag_embedding(theirs, first, second, max_length, side)
+            options = {"max_length": max_length, "truncation": "flag_embedding", "truncation_side": side}
             if expected is None:
                 with pytest.raises(InvalidTextError, match=r"texts\[0\]"):
                     ours.encode_batch([first], [second], **options)
@@ -234,7 +246,11 @@ def test_golden_ids(shared_data):
     rows = (shared_data / "tokenizers" / "golden" / "xlm-roberta-base.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(row) for row in rows]
     ours = Tokenizer.from_folder(shared_data / "tokenizers" / "xlm-roberta-base")
-    actual = ours.encode_batch([row["t"] for row in rows], truncation="do_not_truncate").tolist()
+    texts = [row["t"] for row in rows]
+    actual = ours.encode_batch(texts, truncation="do_not_truncate").tolist()
+    theirs = transformers.AutoTokenizer.from_pretrained(str(shared_data / "tokenizers" / "xlm-roberta-base"))
+    theirs.backend_tokenizer.no_truncation()
+    assert_same(ours, theirs.backend_tokenizer, texts)
     assert [ascii(row["t"]) for row, got in zip(rows, actual, strict=True) if row["ids"] != got] == []
 
 
