@@ -59,7 +59,7 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
 def _field_of(line: str, field: str, where: str) -> str:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidTextError(f"{where}: not JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
         raise InvalidTextError(f"{where}: no text in field {field!r} (--field names another)")

@@ -11,8 +11,9 @@ import numpy as np
 from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
-from bgert.model_folder import MANIFEST_NAME, Manifest
-from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, existing_folder
+from bgert.model_folder import MANIFEST_NAME, Manifest, read_entry
+from bgert.paths import existing_folder
+from bgert.tokenizer.spec import LARGEST_FILE, TemplateSpec, TokenizerSpec, UnigramSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,17 +91,30 @@ class Tokenizer:
         """Load from a model folder that `bgert export` wrote, or from a Hugging Face checkpoint folder.
 
         Raises:
+            InvalidOptionError: `path` is no path.
             ModelNotFoundError: the folder does not exist.
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
+            IntegrityError: a file of a model folder is not the one that export wrote.
         """
         folder = existing_folder(path)
         if (folder / MANIFEST_NAME).exists():
-            manifest = Manifest.read(folder)
-            return cls(TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens))
+            return cls.from_manifest(folder, Manifest.read(folder))
         # Not at the top: reading a model folder needs none of it.
         from bgert.tokenizer.checkpoint import read_checkpoint
 
         return cls(read_checkpoint(folder))
+
+    @classmethod
+    def from_manifest(cls, folder: Path, manifest: Manifest) -> Tokenizer:
+        """Load from a model folder whose manifest was read.
+
+        Raises:
+            ModelFolderError: the tokenizer is malformed.
+            IntegrityError: its file is not the one that export wrote.
+        """
+        entries = {entry.name: entry for entry in manifest.tokenizer_files}
+        content = read_entry(folder, entries[manifest.tokenizer["files"][0]], LARGEST_FILE)
+        return cls(TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens, content))
 
     def encode_batch(
         self,

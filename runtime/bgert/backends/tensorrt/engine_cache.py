@@ -278,7 +278,7 @@ class EngineCache:
             recipe["environment"] = Environment(**recipe["environment"])
             recipe["profiles"] = [Profile(**profile) for profile in recipe["profiles"]]
             record = EngineRecord(recipe=Recipe(**recipe), **raw)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         named = f"{record.recipe.key()}.json" == path.name and Path(str(record.plan)).name == record.plan
         return record if named and record.recipe.format == FORMAT else None
