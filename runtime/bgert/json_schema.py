@@ -33,7 +33,7 @@ def decode(content: bytes) -> Any:
             a lone surrogate in a string.
     """
     try:
-        document = json.loads(content.decode(), parse_float=_number, parse_constant=_refuse)
+        document = json.loads(content.decode(), parse_int=_whole, parse_float=_number, parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
     except RecursionError:
@@ -53,6 +53,13 @@ def decode(content: bytes) -> Any:
             return document
         level = following
     raise ValueError(f"more than {DEEPEST} levels deep")
+
+
+def _whole(text: str) -> int:
+    number = int(text) if len(text) < 21 else 2**64
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number
 
 
 def _number(text: str) -> int | float:

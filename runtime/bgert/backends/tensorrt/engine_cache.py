@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -305,7 +306,7 @@ class EngineCache:
 
 def _default_root() -> Path:
     if chosen := os.environ.get("BGERT_CACHE"):
-        return Path(chosen) / "engines"
+        return user_path(chosen, "BGERT_CACHE") / "engines"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "bgert" / "engines"
 
