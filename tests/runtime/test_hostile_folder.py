@@ -65,8 +65,7 @@ def attempt(folder):
         try:
             encoder = Encoder(folder, device="cpu", threads=1)
             vectors = [encoder.encode("a file"), encoder.encode_queries("query"), encoder.encode_corpus("x " * 100)]
-        except BgertError as error:
-            assert len(str(error)) < 2000
+        except BgertError:
             return False
         assert np.isfinite(np.array(vectors)).all()
         return status == 0
@@ -153,7 +152,6 @@ def test_every_file_as_what_it_is_not(folder, kind, tmp_path):
         replace(hostile / name, kind, tmp_path / f"outside {name}")
         assert not attempt(hostile), name
         with seconds(20), pytest.raises(ModelFolderError):
-            Tokenizer.from_folder(hostile)
             Encoder(hostile, device="cpu")
 
 
@@ -204,6 +202,17 @@ def test_a_checkpoints_tokenizer(write_model, tmp_path, name, kind):
     if (kind, name) != ("deep", "vocab.txt"):
         with seconds(20), pytest.raises(BgertError):
             Tokenizer.from_folder(checkpoint)
+
+
+def test_a_manifest_that_would_steer_the_terminal(folder, capsys):
+    path = folder / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["choices"][0]["why"] = raw["source"]["path"] = raw["generator"] = "\x1b[2J\rall is well\x9b"
+    path.write_text(json.dumps(raw))
+    assert main(["info", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "all is well" in printed
+    assert printed.replace("\n", "").isprintable()
 
 
 def test_deep_lines_of_texts(folder, tmp_path, capsys):
