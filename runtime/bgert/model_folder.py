@@ -205,6 +205,9 @@ class Manifest:
         used, listed = self.tokenizer["files"], {entry.name for entry in self.tokenizer_files}
         if unchecked := [name for name in used if name not in listed]:
             return f"the tokenizer's file {reprlib.repr(unchecked[0])} has no size and digest in tokenizer_files"
+        rows = self.architecture.get("max_position_embeddings", self.max_tokens)
+        if (longest := rows - self.architecture.get("position_offset", 0)) < self.max_tokens:
+            return f"max_tokens is {self.max_tokens}, and the model has positions for {longest}"
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
             return f"the default prompt {reprlib.repr(self.default_prompt)} is none of the prompts"
         return None

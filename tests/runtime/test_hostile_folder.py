@@ -190,6 +190,13 @@ def test_dimensions_that_the_graph_does_not_have(folder):
         Encoder(folder, device="cpu")
 
 
+def test_more_tokens_than_positions(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"max_tokens": 64', '"max_tokens": 73'))
+    with pytest.raises(ModelFolderError, match="max_tokens is 73, and the model has positions for 72"):
+        Encoder(folder, device="cpu")
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt", "tokenizer_config.json", "tokenizer.json"])
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "folder", "deep"])
 def test_a_checkpoints_tokenizer(write_model, tmp_path, name, kind):
