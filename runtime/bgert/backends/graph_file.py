@@ -95,24 +95,25 @@ def external_tensors(content: bytes) -> list[ExternalTensor]:
     """
     if content[4:8] == b"ORTM":  # ONNX Runtime would read the file as one of its own format, which has other rules
         raise ValueError("it is no ONNX file")
-    data = memoryview(content)
-    (graph,) = _messages(data, "model", "graph", least=1)
-    tensors = list(_messages(graph, "graph", "initializer"))
-    domains = [_text(opset, "opset", "domain") for opset in _messages(data, "model", "opset_import")]
-    for node in _messages(graph, "graph", "node"):
-        domains.append(_text(node, "node", "domain"))
-        for attribute in _messages(node, "node", "attribute"):
-            tensors += _messages(attribute, "attribute", "t")
-            tensors += _messages(attribute, "attribute", "tensors")
+    model = _fields(memoryview(content), "model")
+    if not model["graph"]:
+        raise ValueError("it is no ONNX file")
+    domains = [_decoded(opset["domain"]) for opset in _below(model["opset_import"], "opset")]
+    tensors: list[int | memoryview] = []
+    for graph in _below(model["graph"], "graph"):
+        tensors += graph["initializer"]
+        for node in _below(graph["node"], "node"):
+            domains.append(_decoded(node["domain"]))
+            for attribute in _below(node["attribute"], "attribute"):
+                tensors += attribute["t"] + attribute["tensors"]
     if unknown := sorted(set(domains) - set(DOMAINS)):
         raise ValueError(f"it has operators of the domain {unknown[0][:200]!r}, which is not one of bgert's")
-    return [found for tensor in tensors if (found := _place(tensor)) is not None]
+    return [found for tensor in _below(tensors, "tensor") if (found := _place(tensor)) is not None]
 
 
-def _place(tensor: memoryview) -> ExternalTensor | None:
+def _place(fields: dict[str, list[int | memoryview]]) -> ExternalTensor | None:
     """Where a tensor lies; None if that is the graph file itself."""
-    fields = _fields(tensor, "tensor")
-    entries = [_fields(entry, "entry") for entry in fields["external_data"] if isinstance(entry, memoryview)]
+    entries = list(_below(fields["external_data"], "entry"))
     where = _last_number(fields["data_location"], 0)
     if where == 0 and not entries:
         return None
@@ -225,12 +226,9 @@ _REFUSED = {
 }
 
 
-def _messages(data: memoryview, message: str, name: str, *, least: int = 0) -> list[memoryview]:
-    """The messages in one field."""
-    found = [value for value in _fields(data, message)[name] if isinstance(value, memoryview)]
-    if len(found) < least:
-        raise ValueError("it is no ONNX file")
-    return found
+def _below(values: list[int | memoryview], message: str) -> Iterator[dict[str, list[int | memoryview]]]:
+    """The fields of each message of a field."""
+    return (_fields(value, message) for value in values if isinstance(value, memoryview))
 
 
 def _fields(data: memoryview, message: str) -> dict[str, list[int | memoryview]]:
@@ -297,10 +295,6 @@ def _numbers(values: list[int | memoryview]) -> list[int]:
 
 def _last_number(values: list[int | memoryview], default: int) -> int:
     return next((value for value in reversed(values) if isinstance(value, int)), default)
-
-
-def _text(data: memoryview, message: str, name: str) -> str:
-    return _decoded(_fields(data, message)[name])
 
 
 def _decoded(values: list[int | memoryview]) -> str:
