@@ -11,13 +11,13 @@ import re
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+from bgert.checked_file import decode_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["SchemaError", "check", "decode"]
 
-DEEPEST = 64
-"""Levels of a document; whoever works on it afterwards recursively has room."""
 _LARGEST_WHOLE = 2**53
 
 
@@ -29,30 +29,20 @@ def decode(content: bytes) -> Any:
     """A JSON document in UTF-8. A whole number is an int however it is written: 512.0 and 5.12e2 are 512.
 
     Raises:
-        ValueError: it is none: not UTF-8, no JSON, more than 64 levels deep, NaN, a number that is out of range, or
-            a lone surrogate in a string.
+        ValueError: it is none: not UTF-8, no JSON, nested too deeply, NaN, a number that is out of range, or a lone
+            surrogate in a string.
     """
     try:
-        document = json.loads(content.decode(), parse_int=_whole, parse_float=_number, parse_constant=_refuse)
+        content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
-    except RecursionError:
-        raise ValueError(f"more than {DEEPEST} levels deep") from None
-    level: list[Any] = [document]
-    for _ in range(DEEPEST):
-        following: list[Any] = []
-        for value in level:
-            if isinstance(value, str):
-                _require_text(value)
-            elif isinstance(value, list):
-                following.extend(value)
-            elif isinstance(value, dict):
-                following.extend(value)
-                following.extend(value.values())
-        if not following:
-            return document
-        level = following
-    raise ValueError(f"more than {DEEPEST} levels deep")
+    document = decode_json(content, parse_int=_whole, parse_float=_number, parse_constant=_refuse)
+    if b"\\u" in content:  # nothing else makes a lone surrogate
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a string holds a lone surrogate") from None
+    return document
 
 
 def _whole(text: str) -> int:
@@ -71,13 +61,6 @@ def _number(text: str) -> int | float:
 
 def _refuse(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
-
-
-def _require_text(value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a string holds a lone surrogate") from None
 
 
 def check(document: Any, schema: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ class Model:
         if self.manifest.kind != self.kind:
             found = self.manifest.kind
             article = "an" if found[0] in "aeiou" else "a"
-            raise ModelFolderError(f"{folder} holds the model of {article} {found}: load it with {CLASSES[found]}")
+            raise ModelFolderError(f"{folder} holds {article} {found}: load it with {CLASSES[found]}")
         self.tokenizer = Tokenizer.from_manifest(folder, self.manifest)
         backend = open_backend(
             folder,

@@ -4,9 +4,8 @@ Export builds a `Manifest` and calls `Manifest.write`; the runtime calls `Manife
 `manifest.schema.json` beside this file, and `verify_files` and `read_entry`, which check sizes and SHA-256 sums.
 
 A folder may come from a stranger, who makes every digest fit. So nothing is read that is not listed, and nothing
-outside the folder. Tokenizer files are read once: what was hashed is what is used. Graphs and weights are hashed and
-then opened by the engine; whoever can write into the folder meanwhile could change mapped weights later too, and is
-trusted.
+outside the folder. Files are hashed and then opened by who uses them; whoever can write into the folder meanwhile could
+change mapped weights later too, and is trusted.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from bgert.checked_file import open_regular, read_bytes
 from bgert.errors import IntegrityError, ModelFolderError
 from bgert.json_schema import SchemaError, check, decode
-from bgert.paths import existing_folder, open_regular, read_regular
+from bgert.paths import existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -172,12 +172,12 @@ class Manifest:
         if not _is_inside(path, folder):
             raise ModelFolderError(f"{path} is a link to a file outside the model folder: refused")
         try:
-            raw = decode(read_regular(path, LARGEST_MANIFEST))
+            raw = decode(read_bytes(path, ModelFolderError, limit=LARGEST_MANIFEST))
         except FileNotFoundError:
             hint = "a checkpoint: " if (folder / "config.json").exists() else ""
             raise ModelFolderError(f"{folder} has no {MANIFEST_NAME} ({hint}{_REEXPORT})") from None
-        except OSError as error:
-            raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+        except ModelFolderError:
+            raise
         except ValueError as error:
             raise ModelFolderError(f"{path} is not valid JSON ({error}): {_REEXPORT}") from None
         version = raw.get("schema_version") if isinstance(raw, dict) else SCHEMA_VERSION
@@ -229,13 +229,15 @@ class Manifest:
         return None
 
 
-def verify_files(folder: Path, entries: Iterable[FileEntry]) -> None:
-    """Check that files are those the manifest was written for.
+def verify_files(folder: Path, entries: Iterable[FileEntry], *, most: int | None = None) -> None:
+    """Check that files are those the manifest was written for, of at most `most` bytes each.
 
     Raises:
         IntegrityError: a file is missing or no regular file, lies outside the folder, or has another size or SHA-256.
+        ModelFolderError: it is larger.
     """
     for entry in entries:
+        _require_size(folder, entry, most)
         with _opened(folder, entry) as file:
             digest, left = hashlib.sha256(), entry.size
             while left and (block := file.read(min(left, _BLOCK))):
@@ -251,8 +253,7 @@ def read_entry(folder: Path, entry: FileEntry, most: int) -> bytes:
         IntegrityError: as `verify_files`.
         ModelFolderError: it is larger.
     """
-    if entry.size > most:
-        raise ModelFolderError(f"{folder / entry.name} has {entry.size:,} bytes, and at most {most:,} are read")
+    _require_size(folder, entry, most)
     with _opened(folder, entry) as file:
         content = file.read(entry.size)
     _require_digest(folder, entry, hashlib.sha256(content).hexdigest())
@@ -262,7 +263,7 @@ def read_entry(folder: Path, entry: FileEntry, most: int) -> bytes:
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a regular file, read in 1 MiB pieces."""
     digest = hashlib.sha256()
-    with open_regular(path) as file:
+    with open_regular(path, ModelFolderError) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -277,7 +278,7 @@ def _opened(folder: Path, entry: FileEntry) -> Iterator[IO[bytes]]:
             raise IntegrityError(
                 f"{path} is a link to a file outside the model folder: refused; copy the folder with the files in it"
             )
-        with open_regular(path) as file:
+        with open_regular(path, IntegrityError) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry.size:
                 raise IntegrityError(
@@ -289,6 +290,11 @@ def _opened(folder: Path, entry: FileEntry) -> Iterator[IO[bytes]]:
         raise IntegrityError(f"{path} is missing: copy the folder again or {_REEXPORT}") from None
     except OSError as error:
         raise IntegrityError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _require_size(folder: Path, entry: FileEntry, most: int | None) -> None:
+    if most is not None and entry.size > most:
+        raise ModelFolderError(f"{folder / entry.name} has {entry.size:,} bytes, and at most {most:,} are read")
 
 
 def _require_digest(folder: Path, entry: FileEntry, digest: str) -> None:

@@ -1,16 +1,14 @@
-"""Paths as users give them, and files that a stranger may have made: opening one never blocks, reading one ends."""
+"""Paths as users give them."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO
 
 from bgert.errors import InvalidOptionError, ModelFolderError, ModelNotFoundError
 
-__all__ = ["existing_folder", "open_regular", "read_regular", "user_path"]
+__all__ = ["existing_folder", "user_path"]
 
 
 def user_path(path: object, what: str = "path") -> Path:
@@ -53,45 +51,3 @@ def existing_folder(path: str | Path, what: str = "folder") -> Path:
     if not stat.S_ISDIR(mode):
         raise ModelFolderError(f"{folder} is a file; pass the folder that holds it")
     return folder
-
-
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading.
-
-    Raises:
-        OSError: it cannot be opened, or is a FIFO, a device, a socket or a folder.
-    """
-    _require_regular(path.stat().st_mode)  # before opening, which some devices notice
-    flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    handle = os.open(path, flags)
-    try:
-        _require_regular(os.fstat(handle).st_mode)
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-def read_regular(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes.
-
-    Raises:
-        OSError: it cannot be read, is no regular file, is larger, or changes meanwhile.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read")
-        content = file.read(size + 1)
-    if len(content) != size:
-        raise OSError(errno.EIO, "its size changed while it was read")
-    return content
-
-
-def _require_regular(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, not a file")

@@ -197,20 +197,6 @@ def test_more_tokens_than_positions(folder):
         Encoder(folder, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "tokenizer_config.json", "tokenizer.json"])
-@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "folder", "deep"])
-def test_a_checkpoints_tokenizer(write_model, tmp_path, name, kind):
-    checkpoint = write_model(tmp_path / "checkpoint", weights={})
-    (checkpoint / name).touch()
-    if kind == "deep":
-        (checkpoint / name).write_text("[" * 10_000)
-    else:
-        replace(checkpoint / name, kind, None)
-    if (kind, name) != ("deep", "vocab.txt"):
-        with seconds(20), pytest.raises(BgertError):
-            Tokenizer.from_folder(checkpoint)
-
-
 def test_a_manifest_that_would_steer_the_terminal(folder, capsys):
     path = folder / "manifest.json"
     raw = json.loads(path.read_text())

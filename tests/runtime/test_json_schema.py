@@ -164,7 +164,7 @@ def test_a_keyword_that_is_not_implemented_is_not_skipped():
         b"[-9223372036854775809]",
         b'"\\udfff"',
         b'{"\\udfff": 1}',
-        b"[" * 65 + b"]" * 65,
+        b"[" * 101 + b"]" * 101,
     ],
 )
 def test_what_is_no_json(text):
@@ -173,4 +173,4 @@ def test_what_is_no_json(text):
 
 
 def test_levels_that_are_read():
-    assert decode(b"[" * 64 + b"]" * 64)
+    assert decode(b"[" * 100 + b"]" * 100)

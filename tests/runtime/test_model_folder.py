@@ -98,7 +98,7 @@ def test_manifest_that_is_no_object(folder, text):
     [
         "[" * 5000 + "]" * 5000,
         "[" * 100 + "]" * 100,
-        '{"a":' * 80 + "1" + "}" * 80,
+        '{"a":' * 120 + "1" + "}" * 120,
         "NaN",
         "-Infinity",
         "1e400",
@@ -178,7 +178,7 @@ def test_flipped_byte_truncation_and_missing_file(folder):
 
 
 def test_unreadable_file(folder, monkeypatch):
-    def refuse(path):
+    def refuse(path, error):
         raise PermissionError(13, "Permission denied")
 
     entries = Manifest.read(folder).files()

@@ -1,7 +1,5 @@
-"""Paths as users give them, and files that never end."""
+"""Paths as users give them."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 import bgert
 from bgert.errors import BgertError, InvalidOptionError, ModelNotFoundError
 from bgert.model_folder import Manifest
-from bgert.paths import open_regular, read_regular, user_path
+from bgert.paths import user_path
 from bgert.tokenizer import Tokenizer
 
 LOADERS = [bgert.Encoder, bgert.Reranker, Tokenizer.from_folder, Manifest.read]
@@ -36,22 +34,6 @@ def test_names_of_the_errors():
 def test_the_home_folder(load, kind, demo_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(demo_folder.parent))
     assert load(kind(f"~/{demo_folder.name}"))
-
-
-def test_regular_files_alone(tmp_path):
-    (tmp_path / "file").write_bytes(b"12345")
-    (tmp_path / "link").symlink_to("file")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "zeros").symlink_to("/dev/zero")
-    os.mkfifo(tmp_path / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "socket"))
-    assert read_regular(tmp_path / "link", 5) == b"12345"
-    with pytest.raises(OSError, match="at most 4 are read"):
-        read_regular(tmp_path / "file", 4)
-    for name in ("pipe", "zeros", "socket", "loop", "."):
-        with pytest.raises(OSError, match=r"it is a|symbolic links"):
-            open_regular(tmp_path / name)
 
 
 def test_a_block_larger_than_python_counts_to(encoder):

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bgert.errors import ModelFolderError
-from bgert.paths import read_regular
 
 __all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
 
 VOCAB_NAME = "vocab.txt"
 UNIGRAM_NAME = "unigram.bin"
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
-LARGEST_FILE = 1 << 26  # bytes; tokenizer.json of XLM-R, the largest of those that are read, has 17 MB
 
 T = TypeVar("T")
 
@@ -107,20 +105,8 @@ class TokenizerSpec:
         return {"kind": self.kind, "settings": settings, "files": [name]}
 
     @classmethod
-    def read(
-        cls,
-        folder: str | Path,
-        section: dict[str, Any],
-        max_length: int | None = None,
-        content: bytes | None = None,
-    ) -> TokenizerSpec:
+    def read(cls, folder: str | Path, section: dict[str, Any], max_length: int | None = None) -> TokenizerSpec:
         """Build the spec from a manifest's `tokenizer` section; the inverse of `write`.
-
-        Args:
-            folder: holds the file that the section names.
-            section: of the manifest.
-            max_length: the model's limit in tokens.
-            content: of the file, where it was read and checked already; None reads it.
 
         Raises:
             ModelFolderError: the section or the vocabulary is not what `write` makes.
@@ -137,13 +123,11 @@ class TokenizerSpec:
             raise ModelFolderError(f"{path}: tokenizer.settings.added_tokens is not a list")
         where = f"{path}: tokenizer.settings"
         model: WordPieceSettings | UnigramSettings
-        file = path / str(files[0])
-        content = read_content(file) if content is None else content
         if kind == "unigram":
-            model, vocab = parse_unigram(content, file)
+            model, vocab = read_unigram(path / str(files[0]))
         else:
             model = build(WordPieceSettings, settings.get("model"), f"{where}.model")
-            vocab = parse_vocab_txt(content, file)
+            vocab = read_vocab_txt(path / str(files[0]))
         return cls(
             kind=kind,
             model=model,
@@ -155,29 +139,21 @@ class TokenizerSpec:
         )
 
 
-def read_content(path: Path) -> bytes:
-    """The content of a tokenizer's file.
-
-    Raises:
-        ModelFolderError: it is missing, no regular file, or far larger than any tokenizer's.
-    """
-    try:
-        return read_regular(path, LARGEST_FILE)
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
-
-
-def parse_unigram(content: bytes, path: Path) -> tuple[UnigramSettings, list[str]]:
+def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
     """The settings that a `unigram.bin` holds, and its pieces by id.
 
     Raises:
-        ModelFolderError: it is none.
+        ModelFolderError: the file is missing or is none.
     """
     # Not at the top: a WordPiece tokenizer needs none of it.
     from bgert.tokenizer.unigram_file import pieces
 
     try:
-        return UnigramSettings(content), pieces(content)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return UnigramSettings(data), pieces(data)
     except ValueError as error:
         raise ModelFolderError(f"{path}: {error}") from None
 
@@ -196,13 +172,10 @@ def read_vocab_txt(path: Path) -> list[str]:
     Raises:
         ModelFolderError: the file is missing, not UTF-8 or has a token twice.
     """
-    return parse_vocab_txt(read_content(path), path)
-
-
-def parse_vocab_txt(content: bytes, path: Path) -> list[str]:
-    """As `read_vocab_txt`, of a content that was read."""
     try:
-        lines = content.decode("utf-8").replace("\r\n", "\n").split("\n")
+        lines = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ModelFolderError(f"{path} is not UTF-8 (byte {error.start})") from None
     if lines and not lines[-1]:
@@ -224,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelFolderError: the file cannot be read or holds something else.
     """
     try:
-        raw = json.loads(read_regular(path, LARGEST_FILE))
+        raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -11,9 +11,9 @@ import numpy as np
 from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
-from bgert.model_folder import MANIFEST_NAME, Manifest, read_entry
+from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
 from bgert.paths import existing_folder
-from bgert.tokenizer.spec import LARGEST_FILE, TemplateSpec, TokenizerSpec, UnigramSettings
+from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRUNCATIONS", "TokenBatch", "Tokenizer"]
 
+LARGEST_FILE = 1 << 26  # bytes; unigram.bin of XLM-R has 8 MB
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "flag_embedding", "do_not_truncate")
 
 
@@ -112,9 +113,8 @@ class Tokenizer:
             ModelFolderError: the tokenizer is malformed.
             IntegrityError: its file is not the one that export wrote.
         """
-        entries = {entry.name: entry for entry in manifest.tokenizer_files}
-        content = read_entry(folder, entries[manifest.tokenizer["files"][0]], LARGEST_FILE)
-        return cls(TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens, content))
+        verify_files(folder, manifest.tokenizer_files, most=LARGEST_FILE)
+        return cls(TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens))
 
     def encode_batch(
         self,

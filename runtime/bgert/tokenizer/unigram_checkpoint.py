@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bgert.errors import ModelFolderError
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
 from bgert.tokenizer.sentencepiece_file import UNIGRAM, USER_DEFINED, read_model
-from bgert.tokenizer.spec import TokenizerSpec, UnigramSettings, read_content
+from bgert.tokenizer.spec import TokenizerSpec, UnigramSettings
 from bgert.tokenizer.templates import read_templates, roberta_templates
 from bgert.tokenizer.unigram_file import pack
 
@@ -140,7 +140,7 @@ def _read_vocab(checkpoint: Checkpoint, *, rounded: bool = False) -> tuple[list[
     """Pieces and scores of the `model` section, the scores as Python reads them or `rounded` as `tokenizers` does."""
     raw = checkpoint.section("model").get("vocab")
     if rounded:
-        text = read_content(checkpoint.folder / "tokenizer.json")
+        text = (checkpoint.folder / "tokenizer.json").read_bytes()
         try:
             raw = json.loads(text, parse_float=rust_float)["model"].get("vocab")
         except (ValueError, OverflowError):  # the file was read before, so only a number can be at fault
@@ -191,9 +191,9 @@ def _read_sentencepiece(checkpoint: Checkpoint, names: dict[str, str]) -> tuple[
     """Pieces, scores and charsmap of the SentencePiece model, in the order that fairseq gave XLM-R."""
     path = checkpoint.folder / MODEL_NAME
     try:
-        model = read_model(read_content(path))
-    except ModelFolderError:
-        raise
+        model = read_model(path.read_bytes())
+    except OSError as error:
+        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ModelFolderError(f"{path} is not a SentencePiece model: {error}") from None
     if model.model_type != UNIGRAM:
