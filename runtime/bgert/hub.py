@@ -33,16 +33,16 @@ def locate(path_or_id: str | Path) -> Path:
         return path
     try:
         path.stat()
-    except OSError:
-        hub_id = path_or_id if "/" in path_or_id else None
-    else:
         return path
+    except OSError:
+        missing = ModelNotFoundError(f"no such model folder: {path_or_id[:200]}: {_export_first(path_or_id)}")
+    if _NAME.fullmatch(path_or_id):
+        raise missing
     try:
-        if hub_id is None:
-            raise ImportError
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ModelNotFoundError(f"no such model folder: {path_or_id[:200]}: {_export_first(path_or_id)}") from None
+        raise missing from None
+    hub_id = path_or_id
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=[MANIFEST_NAME]))
         if not (folder / MANIFEST_NAME).exists():

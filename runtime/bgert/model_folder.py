@@ -326,11 +326,15 @@ def _build(raw: dict[str, Any]) -> Manifest:
     """The manifest of a document that fits the schema."""
     graphs = []
     for graph in raw["graphs"]:
-        parity = None if graph["parity"] is None else Parity(**graph["parity"])
-        graphs.append(GraphEntry(**graph | {"files": _entries(graph["files"]), "parity": parity}))
+        nested = {"files": _entries(graph["files"]), "parity": _parity(graph["parity"])}
+        graphs.append(GraphEntry(**graph | nested))
     choices = [Choice(**choice) for choice in raw["choices"]]
     built = {"tokenizer_files": _entries(raw["tokenizer_files"]), "graphs": graphs, "choices": choices}
     return Manifest(**raw | built)
+
+
+def _parity(raw: dict[str, Any] | None) -> Parity | None:
+    return None if raw is None else Parity(**raw)
 
 
 def _entries(raw: list[dict[str, Any]]) -> list[FileEntry]:
