@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelNotFoundError
 from bgert.model_folder import MANIFEST_NAME, sha256_of
+from bgert.paths import user_path
 from bgert_export.architecture import Architecture, map_weights
 from bgert_export.errors import CheckpointError
 from bgert_export.network import Network
@@ -33,16 +34,23 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
         progress: called with a line of text when a download starts.
 
     Raises:
+        InvalidOptionError: it is neither path nor id.
         ModelNotFoundError: a path that does not exist, or no such model on the hub.
         CheckpointError: a file where a folder is needed, or a bgert model folder.
         DownloadError: the hub cannot be reached or refuses.
     """
-    path = Path(source).expanduser()
-    if path.is_dir() and str(source):  # an empty string is a slip, not the working folder
+    if source == "":  # a slip, not the working folder
+        raise ModelNotFoundError("no such checkpoint folder: ''")
+    path = user_path(source, "the checkpoint")
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # a name that is too long, say
+        raise ModelNotFoundError(f"no such checkpoint folder: {str(path)[:100]!r}: {error.strerror}") from None
+    if is_folder:
         if (path / MANIFEST_NAME).is_file() and not (path / "config.json").is_file():
             raise CheckpointError(f"{path} is a model folder that bgert wrote: export the checkpoint it came from")
         return Source(path)
-    if path.is_file():
+    if is_file:
         raise CheckpointError(f"{path} is a file: pass the checkpoint's folder")
     text = str(source)
     if isinstance(source, Path) or not _HUB_ID.fullmatch(text) or text.startswith("~"):

@@ -145,9 +145,8 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_build(args: argparse.Namespace) -> int:
     """Build, saying on stderr what happens, or print what would be built."""
-    from pathlib import Path
-
     from bgert.errors import InvalidOptionError
+    from bgert.paths import user_path
     from bgert_export.tensorrt.buckets import device_bytes
     from bgert_export.tensorrt.engine import BuildOptions, build_engine, plan_profiles
 
@@ -168,7 +167,7 @@ def run_build(args: argparse.Namespace) -> int:
         require_fused=args.require_fused,
         force=args.force,
     )
-    folder = Path(args.folder)
+    folder = user_path(args.folder, "the model folder")
     if args.dry_run:
         manifest, graph, profiles = plan_profiles(folder, options)
         weights = sum(entry.size for entry in graph.files) / 1e6

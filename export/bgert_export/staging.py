@@ -1,17 +1,20 @@
 """Atomic writing of a folder: a temporary folder beside the destination, flushed to disk, then one rename.
 
-While an export runs it holds a lock on `.NAME.bgert-export.lock`; whoever holds it may remove a temporary folder that
-a killed export left behind. Readers see the whole destination or none of it.
+A destination that is replaced changes names with the new folder in one step where the system can do that (Linux, most
+file systems): at no moment is there no model. While an export runs it holds a lock on `.NAME.bgert-export.lock`;
+whoever holds it may remove what a killed export left behind. Readers see the whole destination or none of it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgert.model_folder import MANIFEST_NAME
+from bgert.paths import user_path
 from bgert_export.errors import DestinationError, WriteError
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ class Staging:
     """
 
     def __init__(self, destination: str | Path, *, force: bool = False) -> None:
-        self.destination = Path(os.path.abspath(Path(destination).expanduser()))  # noqa: PTH100 - keeps symlinks
+        self.destination = Path(os.path.abspath(user_path(destination, "the destination")))  # noqa: PTH100 - keeps symlinks
         self._force = force
         stem = f".{self.destination.name}.bgert-export"
         parent = self.destination.parent
@@ -48,11 +51,6 @@ class Staging:
         try:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
-        except OSError as error:
-            if isinstance(error, DestinationError):
-                raise
-            raise WriteError(f"cannot write {self.destination}: {error.strerror or error}") from error
-        try:
             self._recover()
             self.check()  # again, now that nobody else can make it
             self.folder.mkdir()
@@ -80,7 +78,9 @@ class Staging:
             for name in names:
                 _flush(Path(root) / name)
             _flush(Path(root))
-        if self.destination.exists():
+        if not self.destination.exists():
+            self.folder.rename(self.destination)
+        elif not _exchange(self.folder, self.destination):  # else the old folder is removed as a temporary one
             self.destination.rename(self._replaced)
             try:
                 self.folder.rename(self.destination)
@@ -88,12 +88,16 @@ class Staging:
                 self._replaced.rename(self.destination)
                 raise
             shutil.rmtree(self._replaced, ignore_errors=True)
-        else:
-            self.folder.rename(self.destination)
         _flush(self.destination.parent)
 
     def check(self) -> None:
-        """Raise DestinationError if the destination exists and may not be replaced."""
+        """Raise DestinationError if the destination exists and may not be replaced, WriteError if that is not seen."""
+        try:
+            self._check()
+        except PermissionError as error:
+            raise WriteError(f"cannot read {self.destination}: {error.strerror}") from error
+
+    def _check(self) -> None:
         if not os.path.lexists(self.destination):
             return
         if not self._force:
@@ -118,7 +122,7 @@ class Staging:
         import fcntl
 
         while True:
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -138,15 +142,27 @@ class Staging:
             if current:
                 break
             os.close(lock)  # its holder removed the file between our open and our lock
+        self._lock = lock  # from here on `_release` gives it back, whatever fails
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock = lock
 
     def _release(self) -> None:
         if self._lock is not None:
-            self._lock_path.unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
+            lock, self._lock = self._lock, None
+            try:
+                self._lock_path.unlink(missing_ok=True)
+            finally:
+                os.close(lock)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change names in one step; False, and nothing done, where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -11,7 +12,7 @@ import numpy as np
 from bgert.backends.choose import open_backend
 from bgert.errors import InvalidOptionError, ModelFolderError, TruncationWarning
 from bgert.hub import locate
-from bgert.model_folder import Manifest, verify_files
+from bgert.model_folder import Manifest
 from bgert.results import RunInfo
 from bgert.runner import Runner
 from bgert.tokenizer import Tokenizer
@@ -34,7 +35,7 @@ class Model:
     """A model folder with its tokenizer and a backend that runs it: an Encoder or a Reranker.
 
     Args:
-        path: the model folder, or the hub id of one (`bgert export` writes it from a checkpoint).
+        path: the model folder (`bgert export` writes it from a checkpoint), `~` expanded, or the hub id of one.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or `tensorrt`. A
             device that cannot run the model is an error. `auto` is the first GPU where there is one and the folder has
             a CUDA graph for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
@@ -47,6 +48,7 @@ class Model:
             they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
 
     Raises:
+        InvalidOptionError: an option has a value that it cannot have, or `path` is no path.
         ModelNotFoundError: there is no such folder, here or on the hub.
         ModelFolderError: the folder is not a model of this kind or version.
         IntegrityError: a file was truncated or changed after export.
@@ -71,12 +73,12 @@ class Model:
     ) -> None:
         folder = locate(path)
         self.manifest = Manifest.read(folder)
-        columns = self.manifest.dimensions if self.kind == "encoder" else self.manifest.num_labels
-        if self.manifest.kind != self.kind or columns is None:
+        columns = self.manifest.columns
+        if self.manifest.kind != self.kind:
             found = self.manifest.kind
-            raise ModelFolderError(f"{folder} holds the model of a {found}: load it with {CLASSES[found]}")
-        verify_files(folder, self.manifest.tokenizer_files)
-        self.tokenizer = Tokenizer.from_folder(folder)
+            article = "an" if found[0] in "aeiou" else "a"
+            raise ModelFolderError(f"{folder} holds {article} {found}: load it with {CLASSES[found]}")
+        self.tokenizer = Tokenizer.from_manifest(folder, self.manifest)
         backend = open_backend(
             folder,
             self.manifest,
@@ -142,7 +144,7 @@ def bounded(items: Iterable[Item], block: int) -> Iterator[list[Item]]:
     while True:
         window: list[Item] = []
         characters = 0
-        for item in islice(source, block):
+        for item in islice(source, min(block, sys.maxsize)):
             window.append(item)
             for text in (item,) if isinstance(item, str) else item if isinstance(item, tuple) else ():
                 characters += len(text) if isinstance(text, str) else 0

@@ -1,27 +1,50 @@
 """The contract between export and runtime: a folder with a `manifest.json` that lists every other file.
 
-Export builds a `Manifest` and calls `Manifest.write`; the runtime calls `Manifest.read`, which checks the schema,
-and `verify_files`, which checks sizes and SHA-256 sums. `manifest.schema.json` beside this file is the same contract
-as JSON Schema.
+Export builds a `Manifest` and calls `Manifest.write`; the runtime calls `Manifest.read`, which asks
+`manifest.schema.json` beside this file, and `verify_files` and `read_entry`, which check sizes and SHA-256 sums.
+
+A folder may come from a stranger, who makes every digest fit. So nothing is read that is not listed, and nothing
+outside the folder. Files are hashed and then opened by who uses them; whoever can write into the folder meanwhile could
+change mapped weights later too, and is trusted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+import os
+import reprlib
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from bgert.errors import IntegrityError, ModelFolderError, ModelNotFoundError
+from bgert.checked_file import open_regular, read_bytes
+from bgert.errors import IntegrityError, ModelFolderError
+from bgert.json_schema import SchemaError, check, decode
+from bgert.paths import existing_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["MANIFEST_NAME", "SCHEMA_VERSION", "FileEntry", "GraphEntry", "Manifest", "Parity"]
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "Choice",
+    "FileEntry",
+    "GraphEntry",
+    "Manifest",
+    "Parity",
+    "read_entry",
+    "sha256_of",
+    "verify_files",
+]
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+LARGEST_MANIFEST = 1 << 24  # bytes
+_BLOCK = 1 << 20
 _REEXPORT = "export the checkpoint again with `bgert export SOURCE -o DIR`"
 
 
@@ -139,43 +162,64 @@ class Manifest:
         """Read and check `manifest.json`.
 
         Raises:
+            InvalidOptionError: `folder` is no path.
             ModelNotFoundError: the folder does not exist.
-            ModelFolderError: it is no model folder, or one of another schema version.
+            ModelFolderError: it is no model folder, one of another schema version, or its manifest is not what
+                `manifest.schema.json` asks for.
         """
-        folder = Path(folder)
+        folder = existing_folder(folder, "model folder")
         path = folder / MANIFEST_NAME
-        if not folder.exists():
-            raise ModelNotFoundError(f"no such model folder: {folder}")
-        if not folder.is_dir():
-            raise ModelFolderError(f"{folder} is a file; a model is a folder written by `bgert export`")
+        if not _is_inside(path, folder):
+            raise ModelFolderError(f"{path} is a link to a file outside the model folder: refused")
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = decode(read_bytes(path, ModelFolderError, limit=LARGEST_MANIFEST))
         except FileNotFoundError:
             hint = "a checkpoint: " if (folder / "config.json").exists() else ""
             raise ModelFolderError(f"{folder} has no {MANIFEST_NAME} ({hint}{_REEXPORT})") from None
-        except OSError as error:
-            raise ModelFolderError(f"cannot read {path}: {error.strerror}") from error
+        except ModelFolderError:
+            raise
         except ValueError as error:
             raise ModelFolderError(f"{path} is not valid JSON ({error}): {_REEXPORT}") from None
-        if not isinstance(raw, dict):
-            raise ModelFolderError(f"{path} does not hold an object: {_REEXPORT}")
-        version = raw.get("schema_version")
+        version = raw.get("schema_version") if isinstance(raw, dict) else SCHEMA_VERSION
         if version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             what = "upgrade bgert" if newer else _REEXPORT
-            raise ModelFolderError(f"{path} has schema version {version!r}, this bgert reads {SCHEMA_VERSION}: {what}")
-        manifest: Manifest = _build(cls, raw, str(path))
-        for entry in manifest.files():
-            _check_name(entry.name, path)
-        for name in manifest.tokenizer.get("files", []):
-            _check_name(name, path)
-        if manifest.kind not in ("encoder", "reranker"):
-            raise ModelFolderError(f"{path}: kind {manifest.kind!r} is neither encoder nor reranker")
+            raise ModelFolderError(
+                f"{path} has schema version {reprlib.repr(version)}, this bgert reads {SCHEMA_VERSION}: {what}"
+            )
+        try:
+            check(raw, _schema())
+        except SchemaError as error:
+            raise ModelFolderError(f"{path}: {error}: {_REEXPORT}, or upgrade bgert") from None
+        manifest = _build(raw)
+        if problem := manifest.contradiction():
+            raise ModelFolderError(f"{path}: {problem}: {_REEXPORT}")
         return manifest
+
+    def contradiction(self) -> str | None:
+        """What does not fit together although each value is as the schema asks; None if all fits."""
+        entries: dict[str, FileEntry] = {}
+        for entry in self.files():
+            if entries.setdefault(entry.name, entry) != entry:
+                return f"the file {entry.name!r} has two sizes or digests"
+        used, listed = self.tokenizer["files"], {entry.name for entry in self.tokenizer_files}
+        if unchecked := [name for name in used if name not in listed]:
+            return f"the tokenizer's file {reprlib.repr(unchecked[0])} has no size and digest in tokenizer_files"
+        rows = self.architecture.get("max_position_embeddings", self.max_tokens)
+        if (longest := rows - self.architecture.get("position_offset", 0)) < self.max_tokens:
+            return f"max_tokens is {self.max_tokens}, and the model has positions for {longest}"
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            return f"the default prompt {reprlib.repr(self.default_prompt)} is none of the prompts"
+        return None
 
     def files(self) -> list[FileEntry]:
         """All files the manifest answers for."""
         return [*self.tokenizer_files, *(entry for graph in self.graphs for entry in graph.files)]
+
+    @property
+    def columns(self) -> int:
+        """Numbers that the graphs give for an input: the dimensions of an embedding, or the logits of a pair."""
+        return int((self.dimensions if self.kind == "encoder" else self.num_labels) or 0)
 
     def graph(self, target: str, precision: str | None = None) -> GraphEntry | None:
         """The first graph of a target, in the precision asked for if any; None if there is none."""
@@ -185,95 +229,113 @@ class Manifest:
         return None
 
 
-def verify_files(folder: Path, entries: Iterable[FileEntry]) -> None:
-    """Check that files are those the manifest was written for.
+def verify_files(folder: Path, entries: Iterable[FileEntry], *, most: int | None = None) -> None:
+    """Check that files are those the manifest was written for, of at most `most` bytes each.
 
     Raises:
-        IntegrityError: a file is missing, has another size or another SHA-256.
+        IntegrityError: a file is missing or no regular file, lies outside the folder, or has another size or SHA-256.
+        ModelFolderError: it is larger.
     """
     for entry in entries:
-        path = folder / entry.name
-        try:
-            size = path.stat().st_size
+        _require_size(folder, entry, most)
+        with _opened(folder, entry) as file:
+            digest, left = hashlib.sha256(), entry.size
+            while left and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
+        _require_digest(folder, entry, digest.hexdigest())
+
+
+def read_entry(folder: Path, entry: FileEntry, most: int) -> bytes:
+    """The content of a file of at most `most` bytes, checked as `verify_files` does: what was hashed is what is used.
+
+    Raises:
+        IntegrityError: as `verify_files`.
+        ModelFolderError: it is larger.
+    """
+    _require_size(folder, entry, most)
+    with _opened(folder, entry) as file:
+        content = file.read(entry.size)
+    _require_digest(folder, entry, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a regular file, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with open_regular(path, ModelFolderError) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(folder: Path, entry: FileEntry) -> Iterator[IO[bytes]]:
+    """An entry's file, of the right size and inside the folder."""
+    path = folder / entry.name
+    try:
+        if not _is_inside(path, folder):
+            raise IntegrityError(
+                f"{path} is a link to a file outside the model folder: refused; copy the folder with the files in it"
+            )
+        with open_regular(path, IntegrityError) as file:
+            size = os.fstat(file.fileno()).st_size
             if size != entry.size:
                 raise IntegrityError(
                     f"{path} has {size} bytes, the manifest says {entry.size}: it is truncated or from "
                     f"another export; copy the folder again or {_REEXPORT}"
                 )
-            digest = sha256_of(path)
-        except FileNotFoundError:
-            raise IntegrityError(f"{path} is missing: copy the folder again or {_REEXPORT}") from None
-        except OSError as error:
-            raise IntegrityError(f"cannot read {path}: {error.strerror}") from error
-        if digest != entry.sha256:
-            raise IntegrityError(
-                f"{path} has SHA-256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
-                f"it changed after export; copy the folder again or {_REEXPORT}"
-            )
+            yield file
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} is missing: copy the folder again or {_REEXPORT}") from None
+    except OSError as error:
+        raise IntegrityError(f"cannot read {path}: {error.strerror}") from error
 
 
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in 1 MiB pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _require_size(folder: Path, entry: FileEntry, most: int | None) -> None:
+    if most is not None and entry.size > most:
+        raise ModelFolderError(f"{folder / entry.name} has {entry.size:,} bytes, and at most {most:,} are read")
 
 
-def _check_name(name: Any, manifest: Path) -> None:
-    """Refuse names that lead out of the folder."""
-    pure = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-    unsafe = not pure.parts or pure.is_absolute() or ".." in pure.parts
-    if unsafe or "\\" in name or ":" in name or "\0" in name:
-        raise ModelFolderError(f"{manifest} names the file {name!r}, which is not inside the folder: refused")
+def _require_digest(folder: Path, entry: FileEntry, digest: str) -> None:
+    if digest != entry.sha256:
+        raise IntegrityError(
+            f"{folder / entry.name} has SHA-256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
+            f"it changed after export; copy the folder again or {_REEXPORT}"
+        )
 
 
-_NESTED: dict[tuple[str, str], type] = {
-    ("Manifest", "graphs"): GraphEntry,
-    ("Manifest", "tokenizer_files"): FileEntry,
-    ("Manifest", "choices"): Choice,
-    ("GraphEntry", "files"): FileEntry,
-    ("GraphEntry", "parity"): Parity,
-}
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "bool": (bool,),
-    "float": (int, float),
-    "dict": (dict,),
-    "list": (list,),
-    "None": (type(None),),
-}
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file is in its folder once links are followed.
+
+    The hub's cache is made of links: files of models--OWNER--NAME/snapshots/COMMIT lie in models--OWNER--NAME/blobs.
+    """
+    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    caches = [parent.parent for parent in root.parents if parent.name == "snapshots"]
+    blobs = [cache / "blobs" for cache in caches if cache.name.startswith("models--")]
+    return any(real.is_relative_to(room) for room in (root, *blobs))
 
 
-def _build(cls: type, raw: Any, where: str) -> Any:
-    """Turn decoded JSON into a dataclass, refusing unknown, missing and mistyped fields."""
-    if not isinstance(raw, dict):
-        raise ModelFolderError(f"{where}: expected an object: {_REEXPORT}")
-    known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(raw.keys() - known.keys()):
-        raise ModelFolderError(f"{where}: unknown field {unknown[0]!r}: {_REEXPORT}, or upgrade bgert")
-    values: dict[str, Any] = {}
-    try:
-        cls(**dict.fromkeys(raw))
-    except TypeError as error:
-        raise ModelFolderError(f"{where}: {error}: {_REEXPORT}") from None
-    for name, value in raw.items():
-        kinds = [part.strip().split("[")[0] for part in str(known[name].type).split("|")]
-        nested = _NESTED.get((cls.__name__, name))
-        place = f"{where}: {name}"
-        if nested is not None and value is not None:
-            if kinds[0] == "list":
-                if not isinstance(value, list):
-                    raise ModelFolderError(f"{place} is not a list: {_REEXPORT}")
-                values[name] = [_build(nested, item, f"{place}[{i}]") for i, item in enumerate(value)]
-            else:
-                values[name] = _build(nested, value, place)
-            continue
-        if "Any" not in kinds and nested is None:
-            allowed = tuple(kind for key in kinds for kind in _JSON_TYPES[key])
-            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-                raise ModelFolderError(f"{place} is {value!r}, not {known[name].type}: {_REEXPORT}")
-        values[name] = value
-    return cls(**values)
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
+    return schema
+
+
+def _build(raw: dict[str, Any]) -> Manifest:
+    """The manifest of a document that fits the schema."""
+    graphs = []
+    for graph in raw["graphs"]:
+        nested = {"files": _entries(graph["files"]), "parity": _parity(graph["parity"])}
+        graphs.append(GraphEntry(**graph | nested))
+    choices = [Choice(**choice) for choice in raw["choices"]]
+    built = {"tokenizer_files": _entries(raw["tokenizer_files"]), "graphs": graphs, "choices": choices}
+    return Manifest(**raw | built)
+
+
+def _parity(raw: dict[str, Any] | None) -> Parity | None:
+    return None if raw is None else Parity(**raw)
+
+
+def _entries(raw: list[dict[str, Any]]) -> list[FileEntry]:
+    return [FileEntry(**entry) for entry in raw]

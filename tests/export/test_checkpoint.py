@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from bgert.errors import ModelNotFoundError
+from bgert.errors import BgertError, ModelNotFoundError
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import CheckpointError
 from bgert_export.source import Source
+from bgert_export.staging import Staging
 
 
 def test_a_local_folder_wins_over_a_hub_id(make_checkpoint, monkeypatch):
@@ -26,6 +27,14 @@ def test_what_looks_like_a_path_is_not_looked_up(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="no such checkpoint folder"):
         locate(name)
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, "b/" * 3000, "~nobody-of-this-name/x", "a\0b", "\ud800", None, 5, b"x"])
+def test_what_is_no_path_is_an_error_of_bgerts(source, tmp_path):
+    with pytest.raises(BgertError):
+        locate(source)
+    with pytest.raises(BgertError), Staging(source):
+        pass
 
 
 def test_a_path_object_is_never_a_hub_id(tmp_path, monkeypatch):

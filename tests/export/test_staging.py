@@ -2,10 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import bgert_export.staging
 from bgert_export.errors import DestinationError, WriteError
 from bgert_export.staging import Staging
 
@@ -131,10 +135,71 @@ def test_a_rename_that_fails_restores_the_old_folder(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return rename(self, target)
 
+    monkeypatch.setattr(bgert_export.staging, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OSError, match="No space left"):
         write(destination, force=True)
     assert (destination / "manifest.json").read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_system_that_cannot_exchange_names(tmp_path, monkeypatch):
+    destination = model(tmp_path / "model")
+    monkeypatch.setattr(bgert_export.staging, "_exchange", lambda one, other: False)
+    write(destination, force=True)
+    assert (destination / "manifest.json").read_text() == "new"
+    assert leftovers(tmp_path) == []
+    monkeypatch.undo()
+    assert not bgert_export.staging._exchange(tmp_path / "none", destination)
+    assert (destination / "manifest.json").read_text() == "new"
+
+
+REPLACE = """
+import sys
+from bgert_export.staging import Staging
+for number in range(10**6):
+    with Staging(sys.argv[1], force=True) as staging:
+        (staging.folder / "manifest.json").write_text(str(number))
+        staging.commit()
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are exchanged on Linux")
+def test_there_is_a_model_at_every_moment(tmp_path):
+    """While one process replaces a model again and again, a reader never misses it; SIGKILL leaves it too."""
+    manifest = model(tmp_path / "model") / "manifest.json"
+    reads = 0
+    with subprocess.Popen([sys.executable, "-c", REPLACE, str(tmp_path / "model")], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert (tmp_path / "model").is_dir()
+            reads += 1
+        process.kill()
+    assert reads > 100
+    assert manifest.read_text()
+    write(tmp_path / "model", force=True)
+    assert manifest.read_text() == "new"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_disk_that_is_full_when_the_lock_is_taken(tmp_path, monkeypatch, call):
+    """The lock is given back: the next export of this process finds it free."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, call, fail)
+    for _ in range(3):
+        with pytest.raises(WriteError, match="No space left"):
+            write(tmp_path / "model")
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    write(tmp_path / "model")
+    assert (tmp_path / "model" / "manifest.json").exists()
     assert leftovers(tmp_path) == []
 
 

@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from bgert.errors import ModelNotFoundError
+from bgert.hub import locate
 from hub_stand_in import environment, files_of, serve
 
 CODE = """
@@ -44,10 +47,30 @@ def test_a_model_folder_by_its_id_and_again_offline(demo_folder, encoder, load):
 
 def test_what_the_hub_does_not_have(demo_checkpoint, load):
     with serve({"config.json": b"{}"}) as server:
-        assert "bgert export org/model -o DIR" in load(server, "org/model")
+        assert "bgert export org/model -o model`" in load(server, "org/model")
         assert load(server, "org/missing").startswith("ModelNotFoundError: no folder org/missing here")
         assert load(server, "org/other", offline=True).startswith("ModelNotFoundError: no folder org/other here")
         assert load(server, "./org/model").startswith("ModelNotFoundError: no such model folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("BAAI/bge-small-en-v1.5", "bgert export BAAI/bge-small-en-v1.5 -o bge-small-en-v1.5`"),
+        ("bge-small-en-v1.5", "bgert export BAAI/bge-small-en-v1.5 -o bge-small-en-v1.5`"),
+        ("my-model", "bgert export ORGANISATION/my-model -o my-model`"),
+    ],
+)
+def test_the_name_of_a_checkpoint_without_a_hub(name, line, monkeypatch, tmp_path):
+    """The line to type; huggingface_hub would not help, for what it has is the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelNotFoundError, match="no such model folder") as caught:
+        locate(name)
+    assert line in str(caught.value)
+    assert "pip" not in str(caught.value)
+    (tmp_path / name).mkdir(parents=True)
+    assert locate(name) == Path(name)
 
 
 def test_a_damaged_download_is_refused(demo_folder, load):

@@ -33,7 +33,7 @@ def manifest(folder):
         kind="encoder",
         generator="bgert 0.1.0",
         source={"path": "/model"},
-        architecture={"model_type": "bert"},
+        architecture={"model_type": "bert", "pad_token_id": 0},
         tokenizer={"kind": "wordpiece", "settings": {}, "files": ["vocab.txt"]},
         tokenizer_files=[FileEntry.of(folder, "vocab.txt")],
         max_tokens=512,
@@ -93,6 +93,33 @@ def test_manifest_that_is_no_object(folder, text):
         Manifest.read(folder)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" * 5000 + "]" * 5000,
+        "[" * 100 + "]" * 100,
+        '{"a":' * 120 + "1" + "}" * 120,
+        "NaN",
+        "-Infinity",
+        "1e400",
+        "9" * 5000,
+        '"\\ud800"',
+    ],
+)
+def test_json_that_works_in_some_readers_alone(folder, value):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"/model"', value, 1))
+    with pytest.raises(ModelFolderError, match="is not valid JSON"):
+        Manifest.read(folder)
+
+
+def test_a_whole_number_is_one_however_it_is_written(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"max_tokens": 512', '"max_tokens": 5.12e2'))
+    limit = Manifest.read(folder).max_tokens
+    assert (limit, type(limit)) == (512, int)
+
+
 def test_newer_and_older_schema(folder):
     edit(folder, schema_version=2)
     with pytest.raises(ModelFolderError, match="upgrade bgert"):
@@ -107,12 +134,17 @@ def test_newer_and_older_schema(folder):
     [
         ({"unheard_of": 1}, "unknown field 'unheard_of'"),
         ({"max_tokens": "512"}, "max_tokens is '512'"),
-        ({"max_tokens": True}, "max_tokens is True"),
+        ({"max_tokens": True}, "max_tokens is True, not integer"),
         ({"normalize": 1}, "normalize is 1"),
-        ({"kind": "decoder"}, "neither encoder nor reranker"),
-        ({"graphs": {}}, "graphs is not a list"),
-        ({"graphs": [{"target": "cpu"}]}, r"graphs\[0\].*missing"),
-        ({"graphs": [3]}, "expected an object"),
+        ({"kind": "decoder"}, "kind is 'decoder', not encoder or reranker"),
+        ({"graphs": {}}, "graphs is {}, not array"),
+        ({"graphs": [{"target": "cpu"}]}, r"graphs\[0\] has no field 'precision'"),
+        ({"graphs": [3]}, r"graphs\[0\] is 3, not object"),
+        ({"max_tokens": 2**40}, "max_tokens is 1099511627776, not of maximum"),
+        ({"dimensions": None}, "dimensions is None"),
+        ({"kind": "reranker"}, "num_labels is None"),
+        ({"default_prompt": "passage"}, "the default prompt 'passage' is none of the prompts"),
+        ({"tokenizer_files": []}, "the tokenizer's file 'vocab.txt' has no size and digest"),
     ],
 )
 def test_fields_of_the_wrong_kind(folder, changes, message):
@@ -121,11 +153,14 @@ def test_fields_of_the_wrong_kind(folder, changes, message):
         Manifest.read(folder)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "", "c:\\x", "..", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "/etc/passwd", "a/../../b", "", "c:\\x", "..", "a\0b", "./a", "a//b", "a\n", "*/_ORT_MEM_ADDR_/*"],
+)
 def test_paths_that_leave_the_folder(folder, name):
     outside = replace(manifest(folder), tokenizer_files=[FileEntry(name, 1, "0" * 64)])
     (folder / "manifest.json").write_text(json.dumps(asdict(outside)))
-    with pytest.raises(ModelFolderError, match="not inside the folder"):
+    with pytest.raises(ModelFolderError, match=r"tokenizer_files\[0\]\.name is"):
         Manifest.read(folder)
 
 
@@ -143,16 +178,49 @@ def test_flipped_byte_truncation_and_missing_file(folder):
 
 
 def test_unreadable_file(folder, monkeypatch):
-    def refuse(path):
+    def refuse(path, error):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(bgert.model_folder, "sha256_of", refuse)
+    entries = Manifest.read(folder).files()
+    monkeypatch.setattr(bgert.model_folder, "open_regular", refuse)
     with pytest.raises(IntegrityError, match="Permission denied"):
-        verify_files(folder, manifest_entries(folder))
+        verify_files(folder, entries)
 
 
-def manifest_entries(folder):
-    return Manifest.read(folder).files()
+def test_links_inside_the_folder_and_out_of_it(folder, tmp_path_factory):
+    """A folder may be a link, and hold links to its own files; a file elsewhere is refused, whatever its digest."""
+    entries = Manifest.read(folder).files()
+    (folder / "graph.onnx").rename(folder / "real")
+    (folder / "graph.onnx").symlink_to("real")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "model").symlink_to(folder)
+    verify_files(elsewhere / "model", entries)
+    (elsewhere / "copy").write_bytes(b"graph bytes")
+    (folder / "graph.onnx").unlink()
+    (folder / "graph.onnx").symlink_to(elsewhere / "copy")
+    with pytest.raises(IntegrityError, match="a link to a file outside the model folder"):
+        verify_files(folder, entries)
+    (folder / "manifest.json").rename(elsewhere / "manifest.json")
+    (folder / "manifest.json").symlink_to(elsewhere / "manifest.json")
+    with pytest.raises(ModelFolderError, match="a link to a file outside"):
+        Manifest.read(folder)
+
+
+def test_the_hubs_cache_is_made_of_links(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("hub") / "models--org--model"
+    snapshot = cache / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for number, path in enumerate(folder.iterdir()):
+        path.rename(cache / "blobs" / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    entries = Manifest.read(snapshot).files()
+    verify_files(snapshot, entries)
+    for blob in (cache / "blobs").iterdir():
+        blob.rename(cache / blob.name)
+        blob.symlink_to(cache / blob.name)  # a blob that is a link itself leads out
+    with pytest.raises(IntegrityError, match="outside the model folder"):
+        verify_files(snapshot, entries)
 
 
 def test_graph_by_target_and_precision(folder):

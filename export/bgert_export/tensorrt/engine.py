@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bgert.backends.cuda_driver import Cuda
+from bgert.backends.graph_file import verify_graph
 from bgert.backends.tensorrt.engine_cache import EngineCache, Recipe, UntrustedCacheError, graph_digest
 from bgert.backends.tensorrt.library import OLDEST_WITH_PROFILES, Log, environment, import_builder, version_of
 from bgert.errors import DeviceUnavailableError, EngineError, IntegrityError, InvalidOptionError
-from bgert.model_folder import Manifest, verify_files
+from bgert.model_folder import Manifest
 from bgert_export.tensorrt.buckets import choose_lengths, default_lengths, profiles_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def build_engine(folder: Path, options: BuildOptions, say: Say) -> EngineRecord:
                 f"TensorRT {trt.__version__} gives wrong results with several profiles: pass one length to --buckets, "
                 f"or use TensorRT {OLDEST_WITH_PROFILES[0]}.{OLDEST_WITH_PROFILES[1]} or later"
             )
-        verify_files(folder, graph.files)
+        path = verify_graph(folder, graph)
         here = environment(trt, cuda.gpu)
         recipe = _recipe(graph, profiles, options, here)
         cache = EngineCache()
@@ -116,7 +117,7 @@ def build_engine(folder: Path, options: BuildOptions, say: Say) -> EngineRecord:
             for reason in cache.stale(recipe):
                 say(f"an engine of this model is in the cache, but {reason}: building another")
             build = _Build(trt, cuda, cache, recipe, here, say)
-            return build.run(folder / graph.files[0].name, manifest, graph, options)
+            return build.run(path, manifest, graph, options)
     finally:
         cuda.close()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgert.backends.graph_file import verify_graph
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch, plan_batches, reorder, slice_batch
 from bgert.errors import EngineError, EngineNotInstalledError
@@ -40,6 +41,7 @@ class StandIn:
 
     Raises:
         EngineNotInstalledError: ONNX Runtime is not installed.
+        ModelFolderError: a file is damaged, or the graph is not one that bgert writes.
         EngineError: ONNX Runtime cannot load the graph.
     """
 
@@ -53,7 +55,7 @@ class StandIn:
                 f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'"
             ) from None
         self._layout = PaddedLayout.of(graph.inputs, manifest.architecture)
-        path = folder / graph.files[0].name
+        path = verify_graph(folder, graph)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_mem_pattern = False

@@ -15,6 +15,7 @@ import numpy as np
 
 from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, InvalidOptionError, TruncationWarning
 from bgert.model_folder import Manifest, Parity
+from bgert.paths import user_path
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.verification import texts as built_in
 from bgert_export.verification.groups import Group, built_in_groups, file_groups
@@ -132,7 +133,7 @@ def verify_against(
         if texts_file
         else built_in_groups(manifest.kind, manifest.max_tokens)
     )
-    reports = _compare(Path(folder), manifest, checkpoint, groups, texts_file, progress, device)
+    reports = _compare(user_path(folder), manifest, checkpoint, groups, texts_file, progress, device)
     if not reports:
         raise DeviceUnavailableError(f"none of the graphs of {folder} runs here, so nothing was compared")
     return reports

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert import _native
+from bgert.backends.graph_file import verify_graph
 from bgert.backends.protocol import BackendInfo
 from bgert.cpu_count import available_cpus
 from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
-from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,12 +39,12 @@ class OnnxCpuBackend:
     between cores inside an operator. In `latency` mode all cores work on one batch.
     """
 
-    def __init__(self, folder: Path, graph: GraphEntry, *, threads: int | None, mode: str) -> None:
+    def __init__(self, folder: Path, graph: GraphEntry, *, columns: int, threads: int | None, mode: str) -> None:
         cores = threads or available_cpus()
-        self._path = folder / graph.files[0].name
+        self._path = verify_graph(folder, graph)
         self._intra_op_threads = cores if mode == "latency" else 1
-        verify_files(folder, graph.files)
         self._open()
+        _check_output(self._path, self._session.get_outputs(), graph.output, columns)
         self.info = BackendInfo(
             device="cpu",
             precision=graph.precision,
@@ -103,6 +103,17 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
             f"{path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
         )
     return session
+
+
+def _check_output(path: Path, outputs: list[Any], name: str, columns: int) -> None:
+    """Raise ModelFolderError unless a graph has the one output that its manifest says: float32[texts, columns]."""
+    found = [(output.name, output.type, list(output.shape)[1:]) for output in outputs]
+    if found != [(name, "tensor(float)", [columns])]:
+        listed = ", ".join(f"{output.name} {output.type} {list(output.shape)}" for output in outputs)
+        raise ModelFolderError(
+            f"{path} gives {listed[:400]}, the manifest says {name} with {columns} numbers an input: "
+            "export the checkpoint again"
+        )
 
 
 def feeds_of(inputs: Iterable[str], batch: PackedBatch) -> dict[str, NDArray[np.int32]]:

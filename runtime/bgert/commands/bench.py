@@ -6,7 +6,6 @@ import json
 import platform
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,12 @@ from bgert.cpu_count import available_cpus
 from bgert.encoder import Encoder
 from bgert.errors import EngineNotInstalledError, InvalidOptionError
 from bgert.evaluation.sample_texts import sample_texts
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["add_options", "bench", "report", "run"]
 
@@ -37,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     result = bench(
-        Path(args.folder),
+        user_path(args.folder, "the model folder"),
         against=args.against,
         texts=args.texts,
         rounds=args.rounds,

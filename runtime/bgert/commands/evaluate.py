@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgert.commands.options import engine_options
@@ -11,6 +10,7 @@ from bgert.commands.text_files import atomic_file
 from bgert.errors import InvalidOptionError
 from bgert.evaluation.collection import load_collection
 from bgert.evaluation.retrieval import RERANK_TOP_K, evaluate
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json is not None:
         body = {"model": args.folder, "reranker_model": args.reranker, "data": args.data} | result.as_dict()
-        with atomic_file(Path(args.json)) as file:
+        with atomic_file(user_path(args.json, "--json")) as file:
             file.write(json.dumps(body, ensure_ascii=False, indent=2).encode() + b"\n")
     print(report(result))
     return 0

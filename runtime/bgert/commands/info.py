@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
         verdict = "NOT VERIFIED"
         if parity is not None:
             quality = ""
-            if parity.min_cosine is not None:
+            if parity.min_cosine is not None and parity.mean_cosine is not None:
                 quality = f", cosine {parity.mean_cosine:.7f} in the mean, {parity.min_cosine:.7f} at least"
             verdict = f"{parity.count} inputs against {parity.reference}: max error {parity.max_abs_error:.1e}{quality}"
         lines.append((f"graph {graph.target} {graph.precision}", f"{size:.0f} MB, {graph.minimum_engine}; {verdict}"))
     lines += [(f"choice {choice.field}", f"{choice.value!r}: {choice.why}") for choice in manifest.choices]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        print(f"{name:<{width}}  {value}")
+        # A stranger's manifest may hold what would steer the terminal.
+        print("".join(one if one.isprintable() else repr(one)[1:-1] for one in f"{name:<{width}}  {value}"))
     return 0

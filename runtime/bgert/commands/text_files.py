@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bgert.errors import InputFileError, InvalidOptionError, InvalidTextError
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,12 +55,14 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
         raise InputFileError(f"{name}: is a folder") from None
     except PermissionError:
         raise InputFileError(f"{name}: permission denied") from None
+    except OSError as error:
+        raise InputFileError(f"{name[:200]}: {error.strerror}") from None
 
 
 def _field_of(line: str, field: str, where: str) -> str:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidTextError(f"{where}: not JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
         raise InvalidTextError(f"{where}: no text in field {field!r} (--field names another)")
@@ -73,7 +76,7 @@ def _open_lines(name: str) -> Iterator[IO[str]]:
         sys.stdin.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
         yield sys.stdin
         return
-    with Path(name).open(encoding="utf-8", newline="\n") as file:
+    with user_path(name, "input").open(encoding="utf-8", newline="\n") as file:
         yield file
 
 
@@ -104,7 +107,7 @@ def write_embeddings(name: str, blocks: Iterable[NDArray[Any]], columns: int, dt
     Raises:
         InvalidOptionError: the file's ending is neither, or the folder is not writable.
     """
-    path = Path(name)
+    path = user_path(name, "output")
     if path.suffix not in (".npy", ".jsonl"):
         raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl")
     rows = 0

@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from bgert.errors import BgertError, InputFileError
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 __all__ = ["Collection", "CollectionError", "load_collection"]
@@ -59,7 +61,7 @@ def load_collection(folder: str | Path, qrels: str | Path | None = None) -> Coll
         CollectionError: a line is no JSON or lacks a field, an id occurs twice, a query is empty, a grade is no whole
             number, or a judgment names a query or a document that is not there.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "the collection")
     documents = JsonlDocuments(folder / "corpus.jsonl")
     queries: dict[str, str] = {}
     path = folder / "queries.jsonl"
@@ -72,7 +74,9 @@ def load_collection(folder: str | Path, qrels: str | Path | None = None) -> Coll
             raise CollectionError(f"{where}: query {query!r} is empty")
     if not documents.ids or not queries:
         raise CollectionError(f"{folder}: no {'queries' if documents.ids else 'documents'}")
-    judgments = _read_qrels(_find_qrels(folder) if qrels is None else Path(qrels), queries, frozenset(documents.ids))
+    judgments = _read_qrels(
+        _find_qrels(folder) if qrels is None else user_path(qrels, "qrels"), queries, frozenset(documents.ids)
+    )
     return Collection(documents.ids, documents, queries, judgments)
 
 

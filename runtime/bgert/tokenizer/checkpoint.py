@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
+from bgert.paths import existing_folder
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
 from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, XLMR_CLASS, Checkpoint
 from bgert.tokenizer.decoders import note_other_offsets, note_other_wordpiece
@@ -19,7 +20,6 @@ from bgert.tokenizer.spec import (
     TokenizerSpec,
     WordPieceSettings,
     build,
-    existing_folder,
     read_vocab_txt,
 )
 from bgert.tokenizer.templates import bert_templates, read_templates

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bgert.errors import ModelFolderError, ModelNotFoundError
+from bgert.errors import ModelFolderError
 
 __all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
 
@@ -139,21 +139,6 @@ class TokenizerSpec:
             pair=build(TemplateSpec, settings.get("pair"), f"{where}.pair"),
             max_length=max_length,
         )
-
-
-def existing_folder(folder: str | Path) -> Path:
-    """The folder as a path.
-
-    Raises:
-        ModelNotFoundError: there is none.
-        ModelFolderError: it is a file.
-    """
-    path = Path(folder)
-    if not path.exists():
-        raise ModelNotFoundError(f"no such folder: {path}")
-    if not path.is_dir():
-        raise ModelFolderError(f"{path} is a file; pass the folder that holds it")
-    return path
 
 
 def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 from reprlib import Repr
 from textwrap import shorten
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
-from bgert.model_folder import MANIFEST_NAME, Manifest
+from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
+from bgert.paths import existing_folder
 from bgert.tokenizer.chunking import Chunk, Chunker
-from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec, existing_folder
+from bgert.tokenizer.results import Token, TokenBatch
+from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,54 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["TRUNCATIONS", "TRUNCATION_SIDES", "Token", "TokenBatch", "Tokenizer"]
 
 _REPR = Repr()  # numbers of any size, cut short
+LARGEST_FILE = 1 << 26  # bytes; unigram.bin of XLM-R has 8 MB
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "flag_embedding", "do_not_truncate")
 TRUNCATION_SIDES = ("right", "left")
-
-
-class Token(NamedTuple):
-    """A token and what it stands for."""
-
-    id: int
-    text: str
-    """`text[start:stop]`; of a special token its own text, such as `[CLS]`."""
-    special: bool
-    """Whether the template added it; such tokens have no place in the text."""
-    start: int | None
-    """First character in the text, in Unicode code points as Python counts them."""
-    stop: int | None
-    """The character after the last."""
-
-
-@dataclass(frozen=True, eq=False)
-class TokenBatch:
-    """Token ids of many texts, one row after the other without padding."""
-
-    ids: NDArray[np.int32]
-    """int32[T], T tokens in all."""
-    cu_seqlens: NDArray[np.int32]
-    """int32[B + 1]: row i is `ids[cu_seqlens[i]:cu_seqlens[i + 1]]`."""
-    type_ids: NDArray[np.int32]
-    """int32[T], token types."""
-    truncated: NDArray[np.bool_]
-    """bool[B]: whether the row lost tokens."""
-
-    def __len__(self) -> int:
-        """How many rows there are, B."""
-        return len(self.truncated)
-
-    def row(self, index: int) -> NDArray[np.int32]:
-        """The ids of one row, a view; negative indices count from the end.
-
-        Raises:
-            IndexError: there is no such row.
-        """
-        index = range(len(self))[index]
-        return self.ids[self.cu_seqlens[index] : self.cu_seqlens[index + 1]]
-
-    def tolist(self) -> list[list[int]]:
-        """The ids of each row as Python lists."""
-        ids, cuts = self.ids.tolist(), self.cu_seqlens.tolist()
-        return [ids[start:stop] for start, stop in pairwise(cuts)]
 
 
 class Tokenizer:
@@ -124,10 +80,22 @@ class Tokenizer:
         """Load from a model folder that `bgert export` wrote, or from a Hugging Face checkpoint folder.
 
         Raises:
+            InvalidOptionError: `path` is no path.
             ModelNotFoundError: the folder does not exist.
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
+            IntegrityError: a file of a model folder is not the one that export wrote.
         """
         return cls(_read_spec(path))
+
+    @classmethod
+    def from_manifest(cls, folder: Path, manifest: Manifest) -> Tokenizer:
+        """Load from a model folder whose manifest was read.
+
+        Raises:
+            ModelFolderError: the tokenizer is malformed.
+            IntegrityError: its file is not the one that export wrote.
+        """
+        return cls(_spec_of(folder, manifest))
 
     def encode(
         self,
@@ -331,14 +299,18 @@ def _read_spec(path: str | Path) -> TokenizerSpec:
     """What a folder's tokenizer is made of."""
     folder = existing_folder(path)
     if (folder / MANIFEST_NAME).exists():
-        manifest = Manifest.read(folder)
-        spec = TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens)
-        _check_tables(folder, spec, manifest)
-        return spec
+        return _spec_of(folder, Manifest.read(folder))
     # Not at the top: reading a model folder needs none of it.
     from bgert.tokenizer.checkpoint import read_checkpoint
 
     return read_checkpoint(folder)
+
+
+def _spec_of(folder: Path, manifest: Manifest) -> TokenizerSpec:
+    verify_files(folder, manifest.tokenizer_files, most=LARGEST_FILE)
+    spec = TokenizerSpec.read(folder, manifest.tokenizer, manifest.max_tokens)
+    _check_tables(folder, spec, manifest)
+    return spec
 
 
 def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None:

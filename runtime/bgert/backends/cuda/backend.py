@@ -23,6 +23,7 @@ from bgert.backends.cuda.device_thread import DeviceThread
 from bgert.backends.cuda.packed_layout import InputPlan, bucket_of, fit
 from bgert.backends.cuda.session import CudaSession
 from bgert.backends.cuda_memory import CudaRuntime
+from bgert.backends.graph_file import verify_graph
 from bgert.backends.protocol import BackendInfo
 from bgert.batching import slice_batch
 from bgert.errors import (
@@ -34,7 +35,6 @@ from bgert.errors import (
     InvalidOptionError,
     ModelFolderError,
 )
-from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,8 +134,7 @@ class OnnxCudaBackend:
             cuda = CudaRuntime(major)
         if cuda is None:
             raise TypeError("a stand-in for onnxruntime needs one for cuda")
-        path = folder / graph.files[0].name
-        verify_files(folder, graph.files)
+        path = verify_graph(folder, graph)
         weights = sum(entry.size for entry in graph.files)
         if memory_limit is not None and memory_limit <= weights:
             # ONNX Runtime 1.31 subtracts the weights from it without a sign: a limit below them is none at all.

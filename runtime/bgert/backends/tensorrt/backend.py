@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert.backends.cuda_driver import Cuda, Pinned
+from bgert.backends.graph_file import verify_graph
 from bgert.backends.protocol import BackendInfo
 from bgert.backends.tensorrt.engine_cache import EngineCache, graph_digest
 from bgert.backends.tensorrt.library import Log, environment, import_runtime
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import Bucket, bucket_rows, slice_batch
 from bgert.errors import EngineError
-from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ class TensorRtBackend:
     def __init__(self, folder: Path, manifest: Manifest, graph: GraphEntry, *, mode: str) -> None:
         cuda = Cuda.open()  # before any object of TensorRT exists: see cuda_driver
         trt = import_runtime()
-        verify_files(folder, graph.files)
+        verify_graph(folder, graph)
         cache = EngineCache()
         record = cache.find(graph_digest(graph), graph.precision, environment(trt, cuda.gpu))
         self._trt, self._cuda = trt, cuda
@@ -89,8 +89,7 @@ class TensorRtBackend:
         self._name = f"{trt.__name__} {trt.__version__}"
         self._layout = PaddedLayout.of(graph.inputs, manifest.architecture)
         self._output = graph.output
-        columns = manifest.dimensions if manifest.kind == "encoder" else manifest.num_labels
-        self._columns = int(columns or 0)
+        self._columns = manifest.columns
         self._buckets = tuple(Bucket(profile.length, profile.texts) for profile in record.recipe.profiles)
         self._lanes: dict[tuple[int, int], _Lane] = {}
         # Released from its end: engine, runtime, log. Nothing else may hold the engine, or the runtime would go first.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -278,7 +279,7 @@ class EngineCache:
             recipe["environment"] = Environment(**recipe["environment"])
             recipe["profiles"] = [Profile(**profile) for profile in recipe["profiles"]]
             record = EngineRecord(recipe=Recipe(**recipe), **raw)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         named = f"{record.recipe.key()}.json" == path.name and Path(str(record.plan)).name == record.plan
         return record if named and record.recipe.format == FORMAT else None
@@ -305,7 +306,7 @@ class EngineCache:
 
 def _default_root() -> Path:
     if chosen := os.environ.get("BGERT_CACHE"):
-        return Path(chosen) / "engines"
+        return user_path(chosen, "BGERT_CACHE") / "engines"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "bgert" / "engines"
 

@@ -48,7 +48,8 @@ def folder(write_model, make_config, make_weights, sentence_transformers_files, 
 
 @pytest.fixture(scope="module")
 def cpu(folder):
-    return OnnxCpuBackend(folder, Manifest.read(folder).graph("cpu"), threads=1, mode="throughput")
+    manifest = Manifest.read(folder)
+    return OnnxCpuBackend(folder, manifest.graph("cpu"), columns=manifest.columns, threads=1, mode="throughput")
 
 
 @pytest.fixture(scope="module")
