@@ -74,7 +74,8 @@ class Model:
         columns = self.manifest.dimensions if self.kind == "encoder" else self.manifest.num_labels
         if self.manifest.kind != self.kind or columns is None:
             found = self.manifest.kind
-            raise ModelFolderError(f"{folder} holds the model of a {found}: load it with {CLASSES[found]}")
+            article = "an" if found[0] in "aeiou" else "a"
+            raise ModelFolderError(f"{folder} holds {article} {found}: load it with {CLASSES[found]}")
         verify_files(folder, self.manifest.tokenizer_files)
         self.tokenizer = Tokenizer.from_folder(folder)
         backend = open_backend(
@@ -86,8 +87,7 @@ class Model:
             mode=mode,
             gpu_memory_limit=gpu_memory_limit,
         )
-        self._runner = Runner(backend, columns=columns)
-        self._threads = threads
+        self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
         self.split_special_tokens = split_special_tokens
         self.max_length = self.manifest.max_tokens
 
