@@ -201,9 +201,7 @@ class Runner:
             from tqdm import tqdm
         except ImportError:
             if required:
-                raise EngineNotInstalledError(
-                    "a progress bar needs tqdm: pip install 'bgert[cpu]'"
-                ) from None
+                raise EngineNotInstalledError("a progress bar needs tqdm: pip install 'bgert[cpu]'") from None
             yield None
             return
         with tqdm(total=total, unit="text", file=sys.stderr) as bar:

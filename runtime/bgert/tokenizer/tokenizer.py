@@ -11,6 +11,7 @@ import numpy as np
 from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
+from bgert.lifecycle import NativeCall
 from bgert.model_folder import MANIFEST_NAME, Manifest
 from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, existing_folder
 
@@ -145,8 +146,8 @@ class Tokenizer:
             raise InvalidOptionError(f"truncation {truncation!r} needs pairs: use 'longest_first' for single texts")
         limit = _whole("max_length", max_length, 0)
         cores = _whole("threads", threads, 1)
-        return TokenBatch(
-            *self._encoder.encode(
+        with NativeCall():
+            encoded = self._encoder.encode(
                 texts,
                 pairs,
                 max_length=self.max_length if limit is None else limit,
@@ -155,7 +156,7 @@ class Tokenizer:
                 split_special_tokens=_flag("split_special_tokens", split_special_tokens),
                 threads=available_cpus() if cores is None else cores,
             )
-        )
+        return TokenBatch(*encoded)
 
 
 def _build_model(spec: TokenizerSpec) -> _native.TextModel:
