@@ -37,7 +37,9 @@ def surroundings(tmp_path):
 
 
 def test_no_file_is_written_and_a_forked_child_can_exit(demo_folder, surroundings):
-    subprocess.run([sys.executable, "-W", "ignore", "-c", ENCODE, demo_folder], env=surroundings, timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ENCODE, demo_folder], env=surroundings, timeout=60, check=True
+    )
     assert list(Path(surroundings["HOME"]).rglob("*")) == []
 
 
