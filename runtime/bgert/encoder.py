@@ -139,8 +139,8 @@ class Encoder(Model):
             An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
         """
         texts = as_iterable(texts, "texts")
-        if not isinstance(block, int) or block < 1:
-            raise InvalidOptionError(f"block is {block!r}: use a whole number from 1")
+        if not isinstance(block, int) or not 1 <= block < 2**31:
+            raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
         prefix = self._prompt(prompt)
         self._options(max_length, dimensions, dtype)
         return self._stream(texts, prefix, max_length, dimensions, dtype, block)

@@ -181,6 +181,12 @@ def test_stream_reads_no_further_than_it_must(encoder):
     assert next(numbers) <= 4 * 6
 
 
+@pytest.mark.parametrize("block", [0, -1, 2**31, 2**63, 1.5, "8"])
+def test_blocks_out_of_range(encoder, block):
+    with pytest.raises(bgert.InvalidOptionError, match="block is"):
+        encoder.stream(["x"], block=block)
+
+
 @pytest.mark.parametrize("texts", ["one string", b"bytes", None, 3])
 def test_stream_of_no_iterable(encoder, texts):
     with pytest.raises(bgert.InvalidTextError):

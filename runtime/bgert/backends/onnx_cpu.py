@@ -113,7 +113,9 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
     try:
         with never_copied, NativeCall():
             options.register_custom_ops_library(str(KERNELS))
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
     except Exception as error:  # as above
         raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
     if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys()):

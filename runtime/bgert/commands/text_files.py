@@ -55,6 +55,8 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
         raise InputFileError(f"{name}: is a folder") from None
     except PermissionError:
         raise InputFileError(f"{name}: permission denied") from None
+    except OSError as error:
+        raise InputFileError(f"{name}: {error.strerror}") from None
 
 
 def _field_of(line: str, field: str, where: str) -> str:
@@ -109,11 +111,11 @@ def write_embeddings(name: str, blocks: Iterable[NDArray[Any]], columns: int, dt
         InvalidOptionError: the file's ending is neither, or the folder is not writable.
     """
     path = Path(name)
-    if path.suffix not in (".npy", ".jsonl"):
+    if path.suffix.lower() not in (".npy", ".jsonl"):
         raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl")
     rows = 0
     with atomic_file(path) as file:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             for block in blocks:
                 for row in block:
                     file.write(json.dumps(row.tolist()).encode() + b"\n")
