@@ -96,9 +96,9 @@ class PeerProcess:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment variables of a peer: no hub, no forked tokenizers, nothing of the caller's Python."""
+    """The environment variables of a peer: no hub, telemetry or forked tokenizers, nothing of the caller's Python."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
     return kept | offline | {"TOKENIZERS_PARALLELISM": "true", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
 
 

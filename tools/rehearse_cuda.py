@@ -102,7 +102,9 @@ def build() -> None:
 
 def kernels() -> str:
     """The CUDA provider's registered kernels of the operators that bgert's graphs use, newest versions alone."""
-    import onnxruntime
+    from bgert.backends.onnxruntime_import import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
     from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
 
     found = []

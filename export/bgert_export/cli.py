@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,6 @@ from bgert_export import INT8_FLOOR
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
-    from types import FrameType
 
 __all__ = ["add_parsers"]
 
@@ -97,22 +93,21 @@ def run_export(args: argparse.Namespace) -> int:
     """Export, saying on stderr what was chosen and why."""
     from bgert_export import export
 
-    with _signals_unwind():
-        manifest = export(
-            args.source,
-            args.output,
-            revision=args.revision,
-            pooling=args.pooling,
-            normalize=args.normalize,
-            query_prompt=args.query_prompt,
-            document_prompt=args.document_prompt,
-            max_tokens=args.max_tokens,
-            targets=args.targets or ("cpu",),
-            int8_floor=args.int8_floor,
-            verify=args.verify,
-            force=args.force,
-            progress=_say,
-        )
+    manifest = export(
+        args.source,
+        args.output,
+        revision=args.revision,
+        pooling=args.pooling,
+        normalize=args.normalize,
+        query_prompt=args.query_prompt,
+        document_prompt=args.document_prompt,
+        max_tokens=args.max_tokens,
+        targets=args.targets or ("cpu",),
+        int8_floor=args.int8_floor,
+        verify=args.verify,
+        force=args.force,
+        progress=_say,
+    )
     size = sum(entry.size for entry in manifest.files()) / 1e6
     unproved = [f"{graph.target} {graph.precision}" for graph in manifest.graphs if graph.parity is None]
     verdict = f"not verified: {', '.join(unproved)}" if unproved else "verified"
@@ -179,27 +174,10 @@ def run_build(args: argparse.Namespace) -> int:
                 f"activations {size['fused']:.0f} MB ({size['unfused']:.0f} MB if attention is not fused)"
             )
         return 0
-    with _signals_unwind():
-        record = build_engine(folder, options, _say)
+    record = build_engine(folder, options, _say)
     print(f"{record.plan}: {record.size / 1e6:.0f} MB, built in {record.seconds:g} s")
     return 0
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that what was half written is removed."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

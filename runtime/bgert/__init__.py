@@ -1,24 +1,29 @@
-"""bgert: BERT embedding models and rerankers without PyTorch, without Rust and without padding."""
+"""bgert: BERT embedding models and rerankers without PyTorch, without Rust and without padding.
 
-from bgert.encoder import Encoder
-from bgert.errors import (
-    BgertError,
-    DeviceLostError,
-    DeviceMemoryError,
-    DeviceUnavailableError,
-    DeviceWarning,
-    EngineError,
-    EngineNotInstalledError,
-    IntegrityError,
-    InvalidOptionError,
-    InvalidTextError,
-    ModelFolderError,
-    ModelNotFoundError,
-    NonFiniteOutputError,
-    TruncationWarning,
-)
-from bgert.reranker import Reranker
-from bgert.tokenizer import Tokenizer
+The names below are loaded when they are first asked for, so that the command can answer a signal from its start.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bgert.encoder import Encoder
+    from bgert.errors import (
+        BgertError,
+        DeviceLostError,
+        DeviceMemoryError,
+        DeviceUnavailableError,
+        DeviceWarning,
+        EngineError,
+        EngineNotInstalledError,
+        IntegrityError,
+        InvalidOptionError,
+        InvalidTextError,
+        ModelFolderError,
+        ModelNotFoundError,
+        NonFiniteOutputError,
+        TruncationWarning,
+    )
+    from bgert.reranker import Reranker
+    from bgert.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
@@ -42,3 +47,19 @@ __all__ = [
     "TruncationWarning",
     "__version__",
 ]
+
+_HOMES = {"Encoder": "bgert.encoder", "Reranker": "bgert.reranker", "Tokenizer": "bgert.tokenizer"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES.get(name, "bgert.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

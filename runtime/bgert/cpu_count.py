@@ -1,17 +1,21 @@
-"""How many cores this process may use: CPU affinity and the cgroup's CPU quota."""
+"""How many cores this process may use (CPU affinity and the cgroup's CPU quota), and a limit that calls share."""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from bgert.lifecycle import on_fork
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
-__all__ = ["available_cpus"]
+__all__ = ["CoreLimit", "available_cpus"]
 
 
 def available_cpus() -> int:
@@ -83,3 +87,57 @@ def _quota(microseconds: str, period: str) -> Iterator[float]:
     """Cores from a quota such as `150000` a period of `100000`; `max` and -1 mean no limit."""
     if microseconds.isdigit() and period.isdigit() and int(period) > 0 and int(microseconds) > 0:
         yield int(microseconds) / int(period)
+
+
+class CoreLimit:
+    """Cores that all calls of one model share, whatever threads they come from."""
+
+    def __init__(self, cores: int) -> None:
+        self.cores = cores
+        self._taken: dict[object, int] = {}
+        self.forked()
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In a forked child: those who held cores are not there."""
+        self._taken.clear()
+        self._lock = threading.Lock()
+        self._given_back = threading.Condition(self._lock)
+
+    def take(self, least: int, most: int | None = None) -> _Share:
+        """A context that waits for `least` cores; its value is how many it got, up to `most`."""
+        return _Share(self, min(least, self.cores), min(most or least, self.cores))
+
+    def _take(self, share: _Share) -> int:
+        with self._lock:
+            while (free := self.cores - sum(self._taken.values())) < share.least:
+                # A Ctrl-C may cut a notification off: look again now and then.
+                self._given_back.wait(0.1)
+            self._taken[share] = granted = min(free, share.most)
+        return granted
+
+    def _give_back(self, share: _Share) -> None:
+        self._taken.pop(share, None)
+        with self._lock:
+            self._given_back.notify_all()
+
+
+class _Share:
+    """Some of a limit's cores. One that was interrupted on its way in holds nothing."""
+
+    __slots__ = ("_limit", "least", "most")
+
+    def __init__(self, limit: CoreLimit, least: int, most: int) -> None:
+        self._limit, self.least, self.most = limit, least, most
+
+    def __enter__(self) -> int:
+        try:
+            return self._limit._take(self)
+        except BaseException:
+            self._limit._give_back(self)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limit._give_back(self)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from bgert.errors import InvalidOptionError, InvalidTextError
+from bgert.inputs import as_iterable, as_list, naming
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
 from bgert.results import Embeddings, convert, output_shape, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -45,7 +46,7 @@ class Encoder(Model):
     @overload
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt: str | None = ...,
         max_length: int | None = ...,
@@ -55,7 +56,7 @@ class Encoder(Model):
     ) -> Embeddings: ...
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         prompt: str | None = None,
         max_length: int | None = None,
@@ -66,7 +67,7 @@ class Encoder(Model):
         """Embed one text or a list of texts.
 
         Args:
-            texts: a `str`, or a list or tuple of them.
+            texts: a `str`, or any iterable of them with an order: a list, an array, a pandas column, a generator.
             prompt: name of a prompt of the manifest to put before every text; None for the model's default.
             max_length: tokens a text may have, special tokens counted; longer texts are cut with a
                 `TruncationWarning`. None for the model's own limit.
@@ -88,7 +89,7 @@ class Encoder(Model):
 
     def encode_queries(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         max_length: int | None = None,
         dimensions: int | None = None,
@@ -101,7 +102,7 @@ class Encoder(Model):
 
     def encode_corpus(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         max_length: int | None = None,
         dimensions: int | None = None,
@@ -137,10 +138,9 @@ class Encoder(Model):
         Returns:
             An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
         """
-        if isinstance(texts, (str, bytes)) or not hasattr(texts, "__iter__"):
-            raise InvalidTextError(f"stream takes an iterable of str, not {type(texts).__name__}")
-        if not isinstance(block, int) or block < 1:
-            raise InvalidOptionError(f"block is {block!r}: use a whole number from 1")
+        texts = as_iterable(texts, "texts")
+        if not isinstance(block, int) or not 1 <= block < 2**31:
+            raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
         prefix = self._prompt(prompt)
         self._options(max_length, dimensions, dtype)
         return self._stream(texts, prefix, max_length, dimensions, dtype, block)
@@ -164,7 +164,7 @@ class Encoder(Model):
 
     def _encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         prefix: str,
         max_length: int | None,
         dimensions: int | None,
@@ -173,7 +173,7 @@ class Encoder(Model):
     ) -> Embeddings:
         columns, numpy_type = self._options(max_length, dimensions, dtype)
         single = isinstance(texts, str)
-        items = [texts] if isinstance(texts, str) else check_texts(texts)
+        items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
         rows = np.empty((len(items), columns), numpy_type)
         truncated = np.zeros(len(items), np.bool_)
         tokens, padding, done = 0, 0, 0
@@ -199,13 +199,16 @@ class Encoder(Model):
 
         self._runner.run(window, store, advance)
 
-    def _tokenize(self, max_length: int | None) -> Callable[[list[str]], TokenBatch]:
-        return lambda texts: self.tokenizer.encode_batch(
-            texts,
-            max_length=max_length,
-            split_special_tokens=self.split_special_tokens,
-            threads=self._threads,
-        )
+    def _tokenize(self, max_length: int | None) -> Callable[[list[str], int, int], TokenBatch]:
+        def tokenize(texts: list[str], first: int, cores: int) -> TokenBatch:
+            try:
+                return self.tokenizer.encode_batch(
+                    texts, max_length=max_length, split_special_tokens=self.split_special_tokens, threads=cores
+                )
+            except InvalidTextError as error:
+                raise naming(error, lambda _, index: f"texts[{first + index}]") from None
+
+        return tokenize
 
     def _prompt(self, name: str | None) -> str:
         prompts = self.manifest.prompts
@@ -224,15 +227,6 @@ class Encoder(Model):
         if dimensions is not None:
             check_whole("dimensions", dimensions, 1, self.dimensions)
         return output_shape(dimensions or self.dimensions, dtype)
-
-
-def check_texts(texts: object) -> Sequence[str]:
-    """Raise InvalidTextError unless `texts` is a list, tuple or numpy array of texts; items are checked later."""
-    if isinstance(texts, np.ndarray) and texts.ndim == 1:
-        return list(texts.tolist())
-    if not isinstance(texts, (list, tuple)):
-        raise InvalidTextError(f"texts is {type(texts).__name__}: pass a str, or a list of str")
-    return texts
 
 
 def with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:

@@ -40,7 +40,8 @@ class Model:
             device that cannot run the model is an error. `auto` is the first GPU where there is one and the folder has
             a CUDA graph for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
-        threads: cores to use; None for all that the process may use (affinity and cgroup limit).
+        threads: cores that all calls of this model use together; None for all that the process may use (affinity and
+            cgroup limit).
         mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
             A GPU serves both at once.
         gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
@@ -88,8 +89,7 @@ class Model:
             mode=mode,
             gpu_memory_limit=gpu_memory_limit,
         )
-        self._runner = Runner(backend, columns=columns)
-        self._threads = threads
+        self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
         self.split_special_tokens = split_special_tokens
         self.max_length = self.manifest.max_tokens
 

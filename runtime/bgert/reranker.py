@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert.errors import InvalidOptionError, InvalidTextError
+from bgert.inputs import as_list, naming
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
 from bgert.results import ScoreInfo, Scores
+from bgert.tokenizer.tokenizer import TRUNCATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     Pair = tuple[str, str]
 
 __all__ = ["Reranker"]
+
+PAIR_TRUNCATIONS = tuple(name for name in TRUNCATIONS if name != "do_not_truncate")
 
 
 class Reranker(Model):
@@ -34,7 +38,7 @@ class Reranker(Model):
 
     def score(
         self,
-        pairs: Pair | Sequence[Pair],
+        pairs: Pair | Iterable[Pair],
         *,
         max_length: int | None = None,
         truncation: str = "longest_first",
@@ -44,13 +48,14 @@ class Reranker(Model):
         """Score pairs of (query, document).
 
         Args:
-            pairs: a list of pairs, or one pair. A query that many pairs share, next to each other, is tokenized once.
+            pairs: a list or another iterable of pairs, or one pair. A query that many pairs share, next to each
+                other, is tokenized once.
             max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
                 `TruncationWarning`. None for the model's own limit.
             truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
                 `only_first`, `only_second`, or `flag_embedding` (FlagEmbedding: the query may have 3/4 of
                 `max_length`, then the document gives way).
-            sigmoid: scores in (0, 1) instead of raw logits. The order is the same.
+            sigmoid: scores from 0 to 1 instead of raw logits. In float32 all logits from about 17 on become 1.0.
             show_progress: a progress bar; None for one on long work in a terminal.
 
         Returns:
@@ -64,17 +69,17 @@ class Reranker(Model):
                 cut and leaves no room for the other.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
-        single = isinstance(pairs, (tuple, list)) and len(pairs) == 2 and all(isinstance(s, str) for s in pairs)
-        items: Any = [pairs] if single else pairs
-        if not isinstance(items, (list, tuple)):
-            raise InvalidTextError(f"pairs is {type(pairs).__name__}: pass a list of (query, document)")
-        scores = self._score(items, len(items), max_length, truncation, sigmoid, show_progress)
+        items: Any = as_list(pairs, "pairs", "(query, document)", 2)
+        single = hasattr(pairs, "__len__") and len(items) == 2 and all(isinstance(side, str) for side in items)
+        if single:
+            items = [items]
+        scores = self._score(items, len(items), max_length, truncation, sigmoid, show_progress, _pair_place)
         return Scores.of(scores[0], scores.info) if single and scores.info is not None else scores
 
     def rank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         top_k: int | None = None,
         max_length: int | None = None,
@@ -85,14 +90,14 @@ class Reranker(Model):
 
         Args:
             query: one text.
-            documents: a list of texts.
+            documents: texts: a list, an array, a pandas column, a generator.
             top_k: keep the best so many; None for all.
             max_length: as in `score`.
             truncation: as in `score`.
-            sigmoid: as in `score`.
+            sigmoid: as in `score`; the order is that of the logits all the same.
 
         Returns:
-            (index into documents, score), best first; equal scores stay in the order of the documents.
+            (index into documents, score), best first; equal logits stay in the order of the documents.
 
         Raises:
             InvalidOptionError: the model has several labels, or as in `score`.
@@ -103,13 +108,13 @@ class Reranker(Model):
             raise InvalidOptionError(f"this model gives {self.num_labels} scores a pair: rank them from score()")
         if not isinstance(query, str):
             raise InvalidTextError(f"query is {type(query).__name__}: pass one str")
-        if not isinstance(documents, (list, tuple)):
-            raise InvalidTextError(f"documents is {type(documents).__name__}: pass a list of str")
+        documents = as_list(documents, "documents")
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        scores = self._score(pairs, len(documents), max_length, truncation, sigmoid, None)
-        best = np.argsort(-scores, kind="stable")[:top_k]
+        logits = self._score(pairs, len(documents), max_length, truncation, False, None, _rank_place)
+        best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
+        scores = _sigmoid(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
 
     def _score(
@@ -120,13 +125,17 @@ class Reranker(Model):
         truncation: str,
         sigmoid: bool,
         show_progress: bool | None,
+        place: Callable[[str, int], str],
     ) -> Scores:
         self.check_max_length(max_length, pair=True)
+        if truncation not in PAIR_TRUNCATIONS:
+            known = ", ".join(PAIR_TRUNCATIONS)
+            raise InvalidOptionError(f"unknown truncation {truncation!r} for a model: use one of {known}")
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done = 0, 0, 0
         with self._runner.progress(count, show_progress) as advance:
-            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
+            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation, place)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
                 truncated[done:stop] = window.truncated
@@ -148,24 +157,39 @@ class Reranker(Model):
         )
         return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
 
-    def _tokenize(self, max_length: int | None, truncation: str) -> Callable[[list[Pair]], TokenBatch]:
-        def tokenize(pairs: list[Pair]) -> TokenBatch:
-            for index, pair in enumerate(pairs):
+    def _tokenize(
+        self, max_length: int | None, truncation: str, place: Callable[[str, int], str]
+    ) -> Callable[[list[Pair], int, int], TokenBatch]:
+        def tokenize(pairs: list[Pair], first: int, cores: int) -> TokenBatch:
+            for index, pair in enumerate(pairs, first):
                 if isinstance(pair, (str, bytes)) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
                     size = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
                     raise InvalidTextError(
                         f"pair {index} is a {type(pair).__name__}{size}: pass (query, document) for each"
                     )
-            return self.tokenizer.encode_batch(
-                [query for query, _ in pairs],
-                [document for _, document in pairs],
-                max_length=max_length,
-                truncation=truncation,
-                split_special_tokens=self.split_special_tokens,
-                threads=self._threads,
-            )
+            try:
+                return self.tokenizer.encode_batch(
+                    [query for query, _ in pairs],
+                    [document for _, document in pairs],
+                    max_length=max_length,
+                    truncation=truncation,
+                    split_special_tokens=self.split_special_tokens,
+                    threads=cores,
+                )
+            except InvalidTextError as error:
+                raise naming(error, lambda side, index: place(side, first + index)) from None
 
         return tokenize
+
+
+def _pair_place(side: str, number: int) -> str:
+    """What `score` calls a text that the tokenizer names."""
+    return f"pairs[{number}]" + {"texts": ": the query", "pairs": ": the document"}.get(side, "")
+
+
+def _rank_place(side: str, number: int) -> str:
+    """What `rank` calls it."""
+    return "query" if side == "texts" else f"documents[{number}]"
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,17 +6,19 @@ backend has workers, longest first.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from bgert.batching import PackedBatch, Plan, plan_batches, plan_buckets, reorder, slice_batch
-from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
+from bgert.cpu_count import CoreLimit, available_cpus
+from bgert.errors import EngineNotInstalledError, InvalidOptionError, ModelFolderError, NonFiniteOutputError
+from bgert.lifecycle import NativeCall, interpreter_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner", "Window"]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 LONG_WORK = 2_000  # texts from which a progress bar is worth its line
 
@@ -57,17 +60,36 @@ class Window:
 
 
 class Runner:
-    """Feeds one backend; rows of its output have `columns` numbers."""
+    """Feeds one backend; rows of its output have `columns` numbers.
 
-    def __init__(self, backend: Backend, *, columns: int) -> None:
+    Args:
+        backend: what runs the batches.
+        columns: numbers in a row.
+        max_tokens: the longest text that the graph takes; None where nothing is known.
+        threads: cores that all calls together may use; None for all that the process may use.
+    """
+
+    def __init__(
+        self, backend: Backend, *, columns: int, max_tokens: int | None = None, threads: int | None = None
+    ) -> None:
         self.backend = backend
         self.columns = columns
+        self._max_tokens = max_tokens
+        self._cores = CoreLimit(threads or available_cpus())
 
-    def windows(self, lists: Iterator[list[Item]], tokenize: Callable[[list[Item]], TokenBatch]) -> Iterator[Window]:
-        """Tokenize lists of texts or pairs one ahead of the caller."""
+    def windows(
+        self, lists: Iterator[list[Item]], tokenize: Callable[[list[Item], int, int], TokenBatch]
+    ) -> Iterator[Window]:
+        """Tokenize lists of texts or pairs one ahead of the caller.
+
+        Args:
+            lists: the texts of each window.
+            tokenize: called with a list, the number of texts before it, and how many cores to use.
+        """
 
         def prepare(items: list[Item], first: int) -> Window:
-            encoded = tokenize(items)
+            with self._cores.take(1, self._cores.cores) as cores:
+                encoded = tokenize(items, first, cores)
             batch = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids)
             return self._window(batch, encoded.truncated, first)
 
@@ -79,21 +101,29 @@ class Runner:
         if following is None:  # the common case needs no second thread
             yield prepare(items, first)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="bgert-tokenizer") as pool:
-            pending = pool.submit(prepare, items, first)
+        pending = _Ahead(prepare, items, first)
+        try:
             while True:
                 window = pending.result()
                 first += len(window)
                 if following is not None:
-                    pending = pool.submit(prepare, following, first)
+                    pending = _Ahead(prepare, following, first)
                 yield window
                 if following is None:
                     return
                 following = next(lists, None)
+        finally:
+            pending.wait()
 
     def _window(self, batch: PackedBatch, truncated: NDArray[np.bool_], first: int) -> Window:
         """Plan the batches of tokenized texts and lay them in that order."""
         info, lengths = self.backend.info, np.diff(batch.cu_seqlens)
+        if self._max_tokens is not None and len(lengths) and lengths.max() > self._max_tokens:
+            # Beyond the table of positions an engine may read other memory and say nothing.
+            raise InvalidOptionError(
+                f"input {first + int(lengths.argmax())} has {lengths.max()} tokens and the model takes "
+                f"{self._max_tokens}: let longer ones be cut"
+            )
         plan = plan_buckets(lengths, info.buckets) if info.buckets else plan_batches(lengths, info.token_budget)
         return Window(reorder(batch, plan.order), plan, truncated, first)
 
@@ -104,6 +134,7 @@ class Runner:
             NonFiniteOutputError: a row holds NaN or infinity.
         """
         plan = window.plan
+        info = self.backend.info
         batches = iter(range(len(plan)))
         lock = threading.Lock()
         failures: list[BaseException] = []
@@ -115,7 +146,9 @@ class Runner:
                 if number is None:
                     return
                 start, stop = plan.cuts[number], plan.cuts[number + 1]
-                rows = self.backend.run(slice_batch(window.batch, start, stop))
+                batch = slice_batch(window.batch, start, stop)
+                with self._cores.take(info.cores), NativeCall():
+                    rows = self.backend.run(batch)
                 index = plan.order[start:stop]
                 _check(rows, index, self.columns, window.first)
                 store(index, rows)
@@ -129,17 +162,21 @@ class Runner:
             except BaseException as error:
                 failures.append(error)
 
-        helpers = [
-            threading.Thread(target=guarded, name=f"bgert-worker-{number}", daemon=True)
-            for number in range(1, min(self.backend.info.workers, len(plan)))
-        ]
-        for helper in helpers:
-            helper.start()
-        guarded()  # the caller's thread is the first worker
+        helpers: list[threading.Thread] = []
+        try:
+            for number in range(1, min(info.workers, len(plan))):
+                helper = threading.Thread(target=guarded, name=f"bgert-worker-{number}", daemon=True)
+                helpers.append(helper)
+                if not _start(helper):
+                    break  # those there are do the work
+            guarded()  # the caller's thread is the first worker
+        except BaseException as error:  # Ctrl-C: the others stop after the batch they are in
+            failures.append(error)
         try:
             for helper in helpers:
-                helper.join()
-        except BaseException as error:  # Ctrl-C: the others stop after the batch they are in
+                if helper.is_alive():
+                    helper.join()
+        except BaseException as error:  # Ctrl-C while they finish
             failures.append(error)
             raise
         if failures:
@@ -169,6 +206,49 @@ class Runner:
             return
         with tqdm(total=total, unit="text", file=sys.stderr) as bar:
             yield bar.update
+
+
+class _Ahead(Generic[Result]):
+    """One call in a thread beside this one; made here, when its result is wanted, where there is no such thread."""
+
+    def __init__(self, function: Callable[..., Result], *arguments: object) -> None:
+        self._function, self._arguments = function, arguments
+        self._outcome: list[Result] = []
+        self._failure: list[BaseException] = []
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="bgert-tokenizer", daemon=True)
+        self._started = _start(self._thread)
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._function(*self._arguments))
+        except BaseException as error:
+            self._failure.append(error)
+
+    def wait(self) -> None:
+        """Wait until the thread has ended."""
+        if self._started and self._process == os.getpid():  # a fork copies no thread
+            self._thread.join()
+
+    def result(self) -> Result:
+        """What the call returned, or raise what it raised."""
+        self.wait()
+        if not self._outcome and not self._failure:
+            return self._function(*self._arguments)
+        if self._failure:
+            raise self._failure[0]
+        return self._outcome[0]
+
+
+def _start(thread: threading.Thread) -> bool:
+    """Start a thread unless the system gives none, or the interpreter is about to end it."""
+    if interpreter_ends():
+        return False
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check(rows: NDArray[np.float32], index: NDArray[np.intp], columns: int, first: int) -> None:

@@ -181,6 +181,12 @@ def test_stream_reads_no_further_than_it_must(encoder):
     assert next(numbers) <= 4 * 6
 
 
+@pytest.mark.parametrize("block", [0, -1, 2**31, 2**63, 1.5, "8"])
+def test_blocks_out_of_range(encoder, block):
+    with pytest.raises(bgert.InvalidOptionError, match="block is"):
+        encoder.stream(["x"], block=block)
+
+
 @pytest.mark.parametrize("texts", ["one string", b"bytes", None, 3])
 def test_stream_of_no_iterable(encoder, texts):
     with pytest.raises(bgert.InvalidTextError):
@@ -279,14 +285,22 @@ def test_damaged_files_are_refused(demo_folder, tmp_path, kind, damage):
 
 def test_what_the_engine_refuses_is_an_error_of_ours(demo_folder):
     encoder = bgert.Encoder(demo_folder)
-    encoder.max_length = 10_000  # more than the position table has
+    encoder._runner.backend._inputs = ["cu_seqlens"]
     with pytest.raises(bgert.EngineError, match="onnxruntime"):
-        encoder.encode("word " * 2000, max_length=2000)
+        encoder.encode("word")
+
+
+def test_no_way_leads_past_the_table_of_positions(demo_folder):
+    encoder = bgert.Encoder(demo_folder)
+    encoder.max_length = encoder.tokenizer.max_length = 10_000
+    for options in ({}, {"max_length": 2000}):
+        with pytest.raises(bgert.InvalidOptionError, match="input 1 has 2000 tokens and the model takes 256"):
+            encoder.encode(["short", "word " * 1998], **options)
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(demo_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(bgert.EngineNotInstalledError, match=r"pip install 'bgert\[cpu\]'"):
+    with pytest.raises(bgert.EngineNotInstalledError, match="install the extra `cpu`"):
         bgert.Encoder(demo_folder)
     with pytest.raises(ImportError):
         bgert.Encoder(demo_folder)

@@ -17,7 +17,7 @@ def python(code):
 
 def test_import_pulls_numpy_alone():
     loaded = python(
-        "import sys, json, numpy; before = set(sys.modules); import bgert;"
+        "import sys, json, numpy; before = set(sys.modules); from bgert import *;"
         "new = set(sys.modules) - before;"
         "print(json.dumps(sorted({m.split('.')[0] for m in new if m.split('.')[0] not in sys.stdlib_module_names})))"
     )

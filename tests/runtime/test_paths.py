@@ -37,5 +37,7 @@ def test_the_home_folder(load, kind, demo_folder, monkeypatch):
 
 
 def test_a_block_larger_than_python_counts_to(encoder):
-    (rows,) = encoder.stream(["hello", "world"], block=2**63)
+    with pytest.raises(InvalidOptionError, match="block is"):
+        encoder.stream(["hello", "world"], block=2**63)
+    (rows,) = encoder.stream(["hello", "world"], block=2**31 - 1)
     assert rows.shape == (2, encoder.dimensions)

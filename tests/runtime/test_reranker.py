@@ -99,6 +99,22 @@ def test_rank_is_best_first_and_ties_keep_their_order(reranker):
     assert [i for i, _ in reranker.rank(QUERY, DOCUMENTS[:6], sigmoid=True)] == [i for i in order if i != 6]
 
 
+def test_the_order_is_that_of_the_logits_where_sigmoids_are_all_one(reranker, monkeypatch):
+    logits = np.array([50.7, 53.7, 51.5, 16.9, 53.7, -120, -90, 12.01, 12.0, 0.5], np.float32)
+
+    def run(batch):
+        return logits[np.diff(batch.cu_seqlens) - 5][:, None]
+
+    monkeypatch.setattr(reranker._runner.backend, "run", run)
+    documents = ["data " * (n + 1) for n in range(len(logits))]
+    plain, squashed = reranker.rank("a", documents), reranker.rank("a", documents, sigmoid=True)
+    assert [index for index, _ in plain] == [1, 4, 2, 0, 3, 7, 8, 9, 6, 5]
+    assert [index for index, _ in squashed] == [index for index, _ in plain]
+    expected = reranker.score([("a", document) for document in documents], sigmoid=True)
+    assert [score for _, score in squashed] == [float(expected[index]) for index, _ in squashed]
+    assert squashed[0][1] == squashed[4][1] == 1.0
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
@@ -132,6 +148,10 @@ def test_rank_refuses_what_it_cannot_rank(reranker):
 def test_truncation_options(reranker):
     with pytest.raises(bgert.InvalidOptionError, match="longest_first"):
         reranker.score([(QUERY, "text")], truncation="sometimes")
+    for truncation in ("do_not_truncate", "DO_NOT_TRUNCATE", None, ["longest_first"]):
+        for call in (reranker.score, lambda pairs, **options: reranker.rank(QUERY, ["text"], **options)):
+            with pytest.raises(bgert.InvalidOptionError, match="use one of longest_first, only_first, only_second"):
+                call([("word " * 80, "text")], truncation=truncation)
     for max_length in (0, 3, 65, "9"):
         with pytest.raises(bgert.InvalidOptionError, match="from 4 to 64"):
             reranker.score([(QUERY, "text")], max_length=max_length)

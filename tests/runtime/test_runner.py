@@ -20,7 +20,7 @@ class LengthTokenizer:
         self.threads = []
         self.max_length = max_length
 
-    def __call__(self, texts):
+    def __call__(self, texts, first=0, cores=1):
         self.threads.append(threading.current_thread().name)
         cut = [text[: self.max_length] for text in texts]
         return SimpleNamespace(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert.backends.graph_file import verify_graph
+from bgert.backends.onnxruntime_import import import_onnxruntime
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch, plan_batches, reorder, slice_batch
-from bgert.errors import EngineError, EngineNotInstalledError
+from bgert.errors import EngineError
 from bgert_export.graphs.rounding import rounded_model
 
 if TYPE_CHECKING:
@@ -48,12 +49,7 @@ class StandIn:
     def __init__(
         self, folder: Path, manifest: Manifest, graph: GraphEntry, *, rounded: bool, partial_sums: bool = False
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineNotInstalledError(
-                f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'"
-            ) from None
+        onnxruntime = import_onnxruntime()
         self._layout = PaddedLayout.of(graph.inputs, manifest.architecture)
         path = verify_graph(folder, graph)
         options = onnxruntime.SessionOptions()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import numpy as np
 
 from bgert import _native
 from bgert.backends.graph_file import verify_graph
+from bgert.backends.onnxruntime_import import import_onnxruntime
 from bgert.backends.protocol import BackendInfo
 from bgert.cpu_count import available_cpus
-from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
+from bgert.errors import EngineError, ModelFolderError
+from bgert.lifecycle import NativeCall, keep_for_ever, never_copied, on_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,35 +39,52 @@ class OnnxCpuBackend:
 
     In `throughput` mode the session has one intra-op thread and each core runs batches of its own: no barrier
     between cores inside an operator. In `latency` mode all cores work on one batch.
+
+    A forked child opens a session of its own on first use and leaves the one it inherited alone: a thread that the
+    fork did not copy may hold a lock inside it, and its destructor waits for threads that are not there.
     """
 
     def __init__(self, folder: Path, graph: GraphEntry, *, columns: int, threads: int | None, mode: str) -> None:
         cores = threads or available_cpus()
         self._path = verify_graph(folder, graph)
         self._intra_op_threads = cores if mode == "latency" else 1
-        self._open()
-        _check_output(self._path, self._session.get_outputs(), graph.output, columns)
+        self._opening = threading.Lock()
+        self._session: Any = None
+        self._inputs: list[str] = []
+        _check_output(self._path, self._opened().get_outputs(), graph.output, columns)
+        on_fork(self)
         self.info = BackendInfo(
             device="cpu",
             precision=graph.precision,
             engine=_engine(),
             workers=1 if mode == "latency" else cores,
             token_budget=TOKEN_BUDGET,
+            cores=self._intra_op_threads,
         )
 
-    def _open(self) -> None:
-        self._session = open_session(self._path, self._intra_op_threads)
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-        self._pid = os.getpid()
+    def forked(self) -> None:
+        """In a forked child: forget the parent's session."""
+        keep_for_ever(self._session)
+        self._session = None
+        self._opening = threading.Lock()
+
+    def _opened(self) -> Any:
+        """This process's session."""
+        session = self._session
+        if session is not None:
+            return session
+        with self._opening:
+            if self._session is None:
+                session = open_session(self._path, self._intra_op_threads)
+                self._inputs = [entry.name for entry in session.get_inputs()]
+                self._session = session
+            return self._session
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns]."""
-        if self._pid != os.getpid() and self._intra_op_threads > 1:
-            # The thread pool did not survive the fork, and the old session would wait for it: never destroy it.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._open()
+        session = self._opened()
         try:
-            output: NDArray[np.float32] = self._session.run(None, feeds_of(self._inputs, batch))[0]
+            output: NDArray[np.float32] = session.run(None, feeds_of(self._inputs, batch))[0]
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
         return output
@@ -78,10 +97,7 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
         EngineNotInstalledError: onnxruntime cannot be imported.
         ModelFolderError: ONNX Runtime cannot load the graph, or bgert does not know what to feed it.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'") from None
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -94,8 +110,11 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        options.register_custom_ops_library(str(KERNELS))
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with never_copied, NativeCall():
+            options.register_custom_ops_library(str(KERNELS))
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
     except Exception as error:  # as above
         raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
     if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys()):
@@ -123,11 +142,9 @@ def feeds_of(inputs: Iterable[str], batch: PackedBatch) -> dict[str, NDArray[np.
 
 def _engine() -> str:
     """ONNX Runtime's version, and which of bgert's kernels the processor got."""
-    import onnxruntime
-
     kernels = ctypes.CDLL(str(KERNELS))
     kernels.bgert_kernels_name.restype = ctypes.c_char_p
-    return f"onnxruntime {onnxruntime.__version__}, {kernels.bgert_kernels_name().decode()} kernels"
+    return f"onnxruntime {import_onnxruntime().__version__}, {kernels.bgert_kernels_name().decode()} kernels"
 
 
 def _position_ids(batch: PackedBatch) -> NDArray[np.int32]:

@@ -28,6 +28,8 @@ class BackendInfo:
     """Tokens a batch should have."""
     buckets: tuple[Bucket, ...] = ()
     """The shapes that an engine takes, shortest first; empty where any will do."""
+    cores: int = 0
+    """Cores of this machine that a batch keeps busy; 0 on a device of its own."""
 
 
 class Backend(Protocol):

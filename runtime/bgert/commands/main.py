@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from bgert import __version__
-from bgert.errors import BgertError
+from bgert.commands.signals import Stopped, signals_unwind
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -18,6 +17,8 @@ __all__ = ["main"]
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with an example in every command's help."""
+    import argparse
+
     from bgert.commands import bench, encode, evaluate, info, rerank, tokenize
     from bgert_export.cli import add_parsers
 
@@ -72,16 +73,27 @@ def _add(commands: Any, name: str, module: Any, summary: str, example: str) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    warnings.showwarning = _warning_line
-    args = build_parser().parse_args(argv)
     try:
+        with signals_unwind(last=argv is None):
+            return _run(argv)
+    except KeyboardInterrupt as stop:
+        print(f"bgert: {stop if isinstance(stop, Stopped) else 'interrupted'}", file=sys.stderr)
+        return stop.status if isinstance(stop, Stopped) else 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # Not at the top: a signal may come while they load.
+    import warnings
+
+    from bgert.errors import BgertError
+
+    warnings.showwarning = _warning_line
+    try:
+        args = build_parser().parse_args(argv)
         status: int = args.run(args)
     except BgertError as error:
         print(f"bgert: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("bgert: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,26 +29,27 @@ def read_texts(name: str, field: str = "text") -> Iterator[str]:
     Raises:
         InputFileError: the file cannot be opened, or is not UTF-8.
         InvalidOptionError: the file's ending is neither.
-        InvalidTextError: a JSON line is broken or has no such field; names the line.
+        InvalidTextError: a JSON line is broken, has no such field or a lone surrogate in it; names the line.
     """
-    if name != "-" and Path(name).suffix not in (".txt", ".jsonl"):
+    if name != "-" and Path(name).suffix.lower() not in (".txt", ".jsonl"):
         raise InvalidOptionError(f"{name}: input must end in .txt or .jsonl, or be - for lines of stdin")
     return _read_texts(name, field)
 
 
 def _read_texts(name: str, field: str) -> Iterator[str]:
-    as_json = name.endswith(".jsonl")
+    as_json = name.lower().endswith(".jsonl")
     number = 0
     try:
         with _open_lines(name) as lines:
             for number, line in enumerate(lines, 1):
-                text = line.rstrip("\n")
+                # A mark of the byte order is no text.
+                text = line.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
                 if not as_json:
                     yield text.removesuffix("\r")
                 elif text.strip():
                     yield _field_of(text, field, f"{name}:{number}")
     except UnicodeDecodeError as error:
-        raise InputFileError(f"{name}: not UTF-8 after line {number}: {error.reason}") from None
+        raise InputFileError(f"{name}:{number}: not UTF-8: {error.reason} at byte {error.start + 1}") from None
     except FileNotFoundError:
         raise InputFileError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -67,37 +68,40 @@ def _field_of(line: str, field: str, where: str) -> str:
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
         raise InvalidTextError(f"{where}: no text in field {field!r} (--field names another)")
     text: str = record[field]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        place = f"at position {error.start} of field {field!r}"
+        raise InvalidTextError(f"{where}: a lone surrogate {place}, which no UTF-8 text can hold") from None
     return text
 
 
 @contextmanager
-def _open_lines(name: str) -> Iterator[IO[str]]:
+def _open_lines(name: str) -> Iterator[IO[bytes]]:
     if name == "-":
-        sys.stdin.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-        yield sys.stdin
+        yield sys.stdin.buffer
         return
-    with user_path(name, "input").open(encoding="utf-8", newline="\n") as file:
+    with user_path(name, "input").open("rb") as file:
         yield file
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well; else the old file stays."""
+    # Named before it exists: a signal may come at any time after.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InvalidOptionError(f"cannot write into {path.parent}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w+b") as file:
+        try:
+            file = temporary.open("x+b")
+        except OSError as error:
+            raise InvalidOptionError(f"cannot write into {path.parent}: {error.strerror}") from None
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -108,11 +112,11 @@ def write_embeddings(name: str, blocks: Iterable[NDArray[Any]], columns: int, dt
         InvalidOptionError: the file's ending is neither, or the folder is not writable.
     """
     path = user_path(name, "output")
-    if path.suffix not in (".npy", ".jsonl"):
+    if path.suffix.lower() not in (".npy", ".jsonl"):
         raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl")
     rows = 0
     with atomic_file(path) as file:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             for block in blocks:
                 for row in block:
                     file.write(json.dumps(row.tolist()).encode() + b"\n")

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.texts) == bool(args.input):
         raise InvalidOptionError("give texts or --input FILE")
     tokenizer = Tokenizer.from_folder(args.folder)
-    for text in args.texts or read_texts(args.input, args.field):
-        print(json.dumps(tokenizer.encode_batch([text], max_length=args.max_length).ids.tolist()))
+    blocks = [args.texts] if args.texts else ([text] for text in read_texts(args.input, args.field))
+    for texts in blocks:
+        for ids in tokenizer.encode_batch(texts, max_length=args.max_length).tolist():
+            print(json.dumps(ids))
     return 0

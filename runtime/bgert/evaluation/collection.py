@@ -152,7 +152,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 def _decode(line: bytes, where: str) -> str:
     try:
-        return line.decode("utf-8")
+        return line.decode("utf-8-sig")  # a mark of the byte order is no text
     except UnicodeDecodeError as error:
         raise InputFileError(f"{where}: not UTF-8: {error.reason}") from None
 
@@ -161,6 +161,10 @@ def _string(record: dict[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or (field == "_id" and not value):
         raise CollectionError(f"{where}: no string in field {field!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise CollectionError(f"{where}: a lone surrogate in field {field!r}, which no UTF-8 text can hold") from None
     return value
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
+from bgert.lifecycle import NativeCall
 from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
 from bgert.paths import existing_folder
 from bgert.tokenizer.chunking import Chunk, Chunker
@@ -168,7 +169,8 @@ class Tokenizer:
         """
         around = _flag("add_special_tokens", add_special_tokens)
         split = _flag("split_special_tokens", split_special_tokens)
-        ids, offsets = self._model.encode_spans(text, split_special_tokens=split, as_hf=True)
+        with NativeCall():
+            ids, offsets = self._model.encode_spans(text, split_special_tokens=split, as_hf=True)
         places = zip(ids.tolist(), offsets.tolist(), strict=True)
         listed = [Token(index, text[start:stop], False, start, stop) for index, (start, stop) in places]
         if not around:
@@ -190,7 +192,9 @@ class Tokenizer:
             InvalidTextError: `ids` is something else, or an id is that of no token.
             InvalidOptionError: `skip_special_tokens` is no bool.
         """
-        return self._model.decode(_ids(ids), skip_special_tokens=_flag("skip_special_tokens", skip_special_tokens))
+        skip = _flag("skip_special_tokens", skip_special_tokens)
+        with NativeCall():
+            return self._model.decode(_ids(ids), skip_special_tokens=skip)
 
     def chunk(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[Chunk]:
         """Cut a text into parts `text[chunk.start:chunk.stop]` that each fit into `max_tokens`.
@@ -216,7 +220,8 @@ class Tokenizer:
         shared = _whole("overlap", overlap, 0)
         if shared is None or shared >= room:
             raise InvalidOptionError(f"overlap is {overlap!r}: use a whole number below {room}")
-        _, offsets = self._model.encode_spans(text, split_special_tokens=False, as_hf=False)
+        with NativeCall():
+            _, offsets = self._model.encode_spans(text, split_special_tokens=False, as_hf=False)
         chunker = Chunker(text, offsets, lambda part: len(self.encode(part)))
         return chunker.chunks(room, limit, shared)
 
@@ -281,8 +286,8 @@ class Tokenizer:
             raise InvalidOptionError(f"truncation {truncation!r} needs pairs: use 'longest_first' for single texts")
         limit = _whole("max_length", max_length, 0)
         cores = _whole("threads", threads, 1)
-        return TokenBatch(
-            *self._encoder.encode(
+        with NativeCall():
+            encoded = self._encoder.encode(
                 texts,
                 pairs,
                 max_length=self.max_length if limit is None else limit,
@@ -292,7 +297,7 @@ class Tokenizer:
                 split_special_tokens=_flag("split_special_tokens", split_special_tokens),
                 threads=available_cpus() if cores is None else cores,
             )
-        )
+        return TokenBatch(*encoded)
 
 
 def _read_spec(path: str | Path) -> TokenizerSpec:

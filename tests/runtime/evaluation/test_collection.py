@@ -57,6 +57,22 @@ def test_other_ends_of_lines(collection_folder):
     assert [documents[index] for index in range(6)] == list(documents) == before
 
 
+def test_a_mark_of_the_byte_order_is_no_text(collection_folder):
+    expected = load_collection(collection_folder)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        path = collection_folder / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = load_collection(collection_folder)
+    assert (list(found.documents), found.queries) == (list(expected.documents), expected.queries)
+
+
+def test_a_lone_surrogate_is_named_by_its_line(collection_folder):
+    with (collection_folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "bad", "text": "\\ud800"}\n')
+    with pytest.raises(CollectionError, match=r"corpus.jsonl:\d+: a lone surrogate in field 'text'"):
+        load_collection(collection_folder)
+
+
 def test_ids_with_spaces(collection_folder):
     with (collection_folder / "corpus.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"_id": "a b", "text": "über", "title": "x"}, ensure_ascii=False) + "\n")

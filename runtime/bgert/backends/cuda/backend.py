@@ -35,6 +35,7 @@ from bgert.errors import (
     InvalidOptionError,
     ModelFolderError,
 )
+from bgert.lifecycle import keep_for_ever, on_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,6 +188,11 @@ class OnnxCudaBackend:
             workers=RING,
             token_budget=min(token_budget, self._most_tokens),
         )
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In a forked child: what is on the device is the parent's, and nothing here may give it back."""
+        keep_for_ever(self)
 
     def _start(self, graphs: bool) -> None:
         """Give the arena its size, capture, and hand out the slots."""

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bgert.backends import onnxruntime_import
 from bgert.backends.cuda.session import PROVIDER
 from bgert.backends.cuda_memory import CudaRuntime, load_library
 from bgert.errors import DeviceUnavailableError, EngineNotInstalledError
@@ -61,10 +62,7 @@ def import_onnxruntime() -> Any:
     Raises:
         EngineNotInstalledError: it is missing, too old, built without CUDA, or hidden by the package `onnxruntime`.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[gpu]'") from None
+    onnxruntime = onnxruntime_import.import_onnxruntime("gpu")
     plain, gpu = installed("onnxruntime"), installed("onnxruntime-gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
         if plain is not None and gpu is not None:

@@ -7,6 +7,9 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bgert.errors import EngineError
+from bgert.lifecycle import NativeCall
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +29,10 @@ class DeviceThread:
         self._work: queue.SimpleQueue[tuple[Future[Any] | None, Callable[..., Any], tuple[Any, ...]]]
         self._work = queue.SimpleQueue()
         self._thread = threading.Thread(target=_serve, args=[self._work], name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise EngineError(f"a GPU needs two threads of its own: {error}; allow more (`ulimit -u`)") from None
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Call a function in the thread."""
@@ -47,10 +53,14 @@ def _serve(work: queue.SimpleQueue[tuple[Future[Any] | None, Callable[..., Any],
     while True:
         future, function, arguments = work.get()
         if future is None:
-            function()
+            with NativeCall(last=True):
+                function()
             return
         try:
-            future.set_result(function(*arguments))
+            with NativeCall(last=True):
+                result = function(*arguments)
+            future.set_result(result)
         except BaseException as error:
             future.set_exception(error)
+        result = None
         del future, function, arguments  # whoever they belong to may go while this thread waits

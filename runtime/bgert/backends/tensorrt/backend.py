@@ -27,6 +27,7 @@ from bgert.backends.tensorrt.library import Log, environment, import_runtime
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import Bucket, bucket_rows, slice_batch
 from bgert.errors import EngineError
+from bgert.lifecycle import keep_for_ever, on_fork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +109,12 @@ class TensorRtBackend:
             token_budget=max(bucket.length * bucket.texts for bucket in self._buckets),
             buckets=self._buckets,
         )
+        on_fork(self)
+
+    def forked(self) -> None:
+        """In a forked child: what is on the device is the parent's, and nothing here may give it back."""
+        self._finalizer.detach()
+        keep_for_ever(self)
 
     @property
     def _engine(self) -> Any:

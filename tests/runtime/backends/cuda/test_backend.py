@@ -5,6 +5,7 @@ What no GPU has run is what the stand-ins stand for: the kernels, and that CUDA 
 
 import gc
 import multiprocessing
+import os
 import threading
 import time
 import warnings
@@ -397,6 +398,22 @@ def test_a_forked_child_is_told(open_backend, rng):
     process.join(20)
     assert process.exitcode == 0
     assert backend.run(batch).shape == (2, 64)
+
+
+def test_a_forked_child_destroys_nothing(open_backend):
+    backend = open_backend(graphs=True)
+    gone = weakref.ref(backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            del backend
+            gc.collect()
+            os._exit(0 if gone() is not None else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_dropped_backend_gives_everything_back(open_backend, cudart, rng):

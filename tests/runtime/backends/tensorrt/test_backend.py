@@ -1,6 +1,7 @@
 """The TensorRT backend on a fake device: numbers, shapes, order of work, and everything that may fail."""
 
 import gc
+import os
 import warnings
 
 import numpy as np
@@ -265,6 +266,23 @@ def test_a_forked_process_is_told(built, monkeypatch):
     monkeypatch.setattr(tensorrt.os, "getpid", lambda: -1)
     with pytest.raises(EngineError, match="fork"):
         encoder.encode("copy")
+
+
+def test_a_forked_child_destroys_nothing(built, machine):
+    encoder = Encoder(built, device="tensorrt")
+    before = dict(machine.allocated)
+    finalizer = encoder._runner.backend._finalizer
+    child = os.fork()
+    if child == 0:
+        try:
+            del encoder
+            gc.collect()
+            finalizer()  # what the end of the interpreter would call
+            os._exit(0 if before and machine.allocated == before else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    encoder.encode("copy")
 
 
 def test_many_threads(built):
