@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from bgert.batching import PackedBatch, Plan, plan_batches, plan_buckets, reorder, slice_batch
-from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
+from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +164,7 @@ class Runner:
             from tqdm import tqdm
         except ImportError:
             if required:
-                raise EngineNotInstalledError("a progress bar needs tqdm: pip install 'bgert[cpu]'") from None
+                raise EngineNotInstalledError(f"a progress bar needs tqdm: {install_extra('cpu')}") from None
             yield None
             return
         with tqdm(total=total, unit="text", file=sys.stderr) as bar:

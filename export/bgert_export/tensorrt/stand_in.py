@@ -13,7 +13,7 @@ import numpy as np
 
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch, plan_batches, reorder, slice_batch
-from bgert.errors import EngineError, EngineNotInstalledError
+from bgert.errors import EngineError, EngineNotInstalledError, install_extra
 from bgert_export.graphs.rounding import rounded_model
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class StandIn:
             import onnxruntime
         except ImportError as error:
             raise EngineNotInstalledError(
-                f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'"
+                f"ONNX Runtime cannot be imported ({error}): {install_extra('cpu')}"
             ) from None
         self._layout = PaddedLayout.of(graph.inputs, manifest.architecture)
         path = folder / graph.files[0].name

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgert.errors import install_extra
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def require_torch() -> None:
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise ExtraNotInstalledError(
-                f"verification needs {name}, which is not installed: pip install 'bgert[verify]', or pass --no-verify"
+                f"verification needs {name}, which is not installed: {install_extra('verify')}, or pass --no-verify"
             )
 
 

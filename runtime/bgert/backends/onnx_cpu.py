@@ -13,7 +13,7 @@ import numpy as np
 from bgert import _native
 from bgert.backends.protocol import BackendInfo
 from bgert.cpu_count import available_cpus
-from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError
+from bgert.errors import EngineError, EngineNotInstalledError, ModelFolderError, install_extra
 from bgert.model_folder import verify_files
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): pip install 'bgert[cpu]'") from None
+        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): {install_extra('cpu')}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1

@@ -14,7 +14,7 @@ import numpy as np
 from bgert.commands.options import engine_options
 from bgert.cpu_count import available_cpus
 from bgert.encoder import Encoder
-from bgert.errors import EngineNotInstalledError, InvalidOptionError
+from bgert.errors import EngineNotInstalledError, InvalidOptionError, install_extra
 from bgert.evaluation.sample_texts import sample_texts
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) ->
         import sentence_transformers
         import torch
     except ImportError as error:
-        raise EngineNotInstalledError(f"--against needs {error.name}: pip install 'bgert[bench]'") from None
+        raise EngineNotInstalledError(f"--against needs {error.name}: {install_extra('bench')}") from None
     torch.set_num_threads(threads or available_cpus())
     model = sentence_transformers.SentenceTransformer(source, device="cpu")
     model.max_seq_length = encoder.max_length
