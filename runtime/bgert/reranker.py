@@ -8,6 +8,7 @@ import numpy as np
 
 from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.progress import progress_bar
 from bgert.results import ScoreInfo, Scores
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Reranker(Model):
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
+        show_progress: bool | None = None,
     ) -> list[tuple[int, float]]:
         """Order documents by their score for a query.
 
@@ -90,6 +92,7 @@ class Reranker(Model):
             max_length: as in `score`.
             truncation: as in `score`.
             sigmoid: as in `score`.
+            show_progress: as in `score`.
 
         Returns:
             (index into documents, score), best first; equal scores stay in the order of the documents.
@@ -108,7 +111,7 @@ class Reranker(Model):
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        scores = self._score(pairs, len(documents), max_length, truncation, sigmoid, None)
+        scores = self._score(pairs, len(documents), max_length, truncation, sigmoid, show_progress)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [(int(index), float(scores[index])) for index in best]
 
@@ -125,7 +128,7 @@ class Reranker(Model):
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done = 0, 0, 0
-        with self._runner.progress(count, show_progress) as advance:
+        with progress_bar(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)

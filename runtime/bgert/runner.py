@@ -6,17 +6,15 @@ backend has workers, longest first.
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from bgert.batching import PackedBatch, Plan, plan_batches, plan_buckets, reorder, slice_batch
-from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError, install_extra
+from bgert.errors import ModelFolderError, NonFiniteOutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,16 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends.protocol import Backend
+    from bgert.progress import Advance
     from bgert.tokenizer import TokenBatch
 
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
-    Advance = Callable[[int], object]
 
 __all__ = ["Runner", "Window"]
 
 Item = TypeVar("Item")
-
-LONG_WORK = 2_000  # texts from which a progress bar is worth its line
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,9 @@ class Runner:
     def run(self, window: Window, store: Store, advance: Advance | None = None) -> None:
         """Run every batch and hand its rows to `store` with their indices in the window.
 
+        `advance` gets the window's texts in shares by tokens: long ones run first, and a bar that counted them as the
+        short ones would promise a far later end.
+
         Raises:
             NonFiniteOutputError: a row holds NaN or infinity.
         """
@@ -107,8 +106,10 @@ class Runner:
         batches = iter(range(len(plan)))
         lock = threading.Lock()
         failures: list[BaseException] = []
+        ran = told = 0
 
         def work() -> None:
+            nonlocal ran, told
             while not failures:
                 with lock:
                     number = next(batches, None)
@@ -121,7 +122,10 @@ class Runner:
                 store(index, rows)
                 if advance is not None:
                     with lock:
-                        advance(stop - start)
+                        ran += int(window.batch.cu_seqlens[stop] - window.batch.cu_seqlens[start])
+                        share = ran * len(window) // window.tokens
+                        advance(share - told)
+                        told = share
 
         def guarded() -> None:
             try:
@@ -144,31 +148,6 @@ class Runner:
             raise
         if failures:
             raise failures[0]
-
-    @contextmanager
-    def progress(self, total: int, show: bool | None) -> Iterator[Advance | None]:
-        """A tqdm bar on long work in a terminal, or as told.
-
-        Raises:
-            EngineNotInstalledError: a bar was asked for and tqdm is not installed.
-        """
-        if show is None:
-            show = total >= LONG_WORK and sys.stderr is not None and sys.stderr.isatty()
-            required = False
-        else:
-            required = show
-        if not show:
-            yield None
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            if required:
-                raise EngineNotInstalledError(f"a progress bar needs tqdm: {install_extra('cpu')}") from None
-            yield None
-            return
-        with tqdm(total=total, unit="text", file=sys.stderr) as bar:
-            yield bar.update
 
 
 def _check(rows: NDArray[np.float32], index: NDArray[np.intp], columns: int, first: int) -> None:
