@@ -90,9 +90,13 @@ def test_another_tokenizer(folder, checkpoint):
     assert "differ from transformers'" in report.failures[0]
 
 
-def test_another_size_and_kind(folder, make_checkpoint, make_config):
-    with pytest.raises(InvalidOptionError, match="cannot be compared"):
+def test_another_size_and_kind(folder, make_checkpoint, make_config, monkeypatch):
+    """Said before PyTorch computes anything."""
+    monkeypatch.setattr("bgert_export.verification.verify.TorchReference", None)
+    with pytest.raises(InvalidOptionError, match=r"hidden_size \d+ and 32.*cannot be compared"):
         verify_against(folder, make_checkpoint("other", config=make_config(hidden_size=32)))
+    with pytest.raises(InvalidOptionError, match=r"num_hidden_layers \d and 5; they cannot be compared"):
+        verify_against(folder, make_checkpoint("deeper", config=make_config(num_hidden_layers=5)))
     reranker = make_config(architectures=["BertForSequenceClassification"], num_labels=1)
     with pytest.raises(InvalidOptionError, match="cannot be compared"):
         verify_against(folder, make_checkpoint("reranker", config=reranker))
