@@ -64,8 +64,13 @@ def test_vectors_have_length_one_even_of_nothing(encoder):
     np.testing.assert_allclose(np.linalg.norm(encoder.encode(TEXTS), axis=1), 1, atol=1e-6)
 
 
+def test_words_of_one_cut_text(encoder):
+    with pytest.warns(bgert.TruncationWarning, match="the only input was longer than 16 tokens and lost its end"):
+        encoder.encode("long " * 50, max_length=16)
+
+
 def test_result_says_what_happened(encoder):
-    with pytest.warns(bgert.TruncationWarning, match="1 of 2 inputs were longer than 16 tokens"):
+    with pytest.warns(bgert.TruncationWarning, match="1 of 2 inputs was longer than 16 tokens and lost its end"):
         result = encoder.encode(["short", "long " * 50], max_length=16)
     assert result.info.truncated.tolist() == [False, True]
     assert (result.info.device, result.info.precision) == ("cpu", "fp32")
