@@ -66,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     columns, dtype = output_shape(args.dimensions or encoder.dimensions, args.dtype)
     rows = write_embeddings(args.output, blocks, columns, dtype, list if kept is None else kept.line)
     piped = args.output == "-"
+    noun = "embedding" if rows == 1 else "embeddings"
     place = "on stdout" if piped else f"in {args.output}"
     print(
-        f"{rows} embeddings of {columns} x {args.dtype} {place} ({encoder.device}, {encoder.precision})",
+        f"{rows} {noun} of {columns} x {args.dtype} {place} ({encoder.device}, {encoder.precision})",
         file=sys.stderr if piped else sys.stdout,
     )
     return 0

@@ -72,6 +72,15 @@ def test_a_slightly_different_weight(folder, checkpoint):
     assert "DIFFERS from transformers" in report.summary()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_bar_in_a_terminal(folder, checkpoint, tmp_path, monkeypatch, capsys, quiet):
+    monkeypatch.setattr("bgert.commands.options.in_terminal", lambda: True)
+    (tmp_path / "texts.txt").write_text("copy the model\nmodel\n")
+    argv = ["verify", str(folder), "--against", str(checkpoint), "--texts", str(tmp_path / "texts.txt")]
+    assert main(argv + ["--quiet"] * quiet) == 0
+    assert ("token/s" in capsys.readouterr().err) != quiet
+
+
 def test_another_checkpoint(folder, make_checkpoint, sentence_transformers_files):
     other = make_checkpoint("other", seed=1, files=sentence_transformers_files("cls"))
     (report,) = verify_against(folder, other)
