@@ -122,11 +122,8 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
     """Raise InvalidOptionError unless `value` is an int from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
-        said = (
-            f"use a whole number from {least}"
-            if most is None
-            else f"this model takes a whole number from {least} to {most}"
-        )
+        wanted = f"a whole number from {least}"
+        said = f"use {wanted}" if most is None else f"this model takes {wanted} to {most}"
         raise InvalidOptionError(f"{name} is {value!r}: {said}")
 
 
