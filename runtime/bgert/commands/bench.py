@@ -183,13 +183,13 @@ def bench(
 def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) -> tuple[Any, str]:
     from bgert_export.known_models import published_id
 
+    if not Path(source).exists() and (published := published_id(source)) is not None:
+        raise InvalidOptionError(f"--against {source}: did you mean {published}?")
     try:
         import sentence_transformers
         import torch
     except ImportError as error:
         raise EngineNotInstalledError(f"--against needs {error.name}: {install_extra('bench')}") from None
-    if not Path(source).exists() and (published := published_id(source)) is not None:
-        raise InvalidOptionError(f"--against {source}: did you mean {published}?")
     torch.set_num_threads(threads or available_cpus())
     model = sentence_transformers.SentenceTransformer(source, device="cpu")
     model.max_seq_length = encoder.max_length
