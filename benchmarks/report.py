@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 FOLDER = Path(__file__).resolve().parent
 if str(FOLDER) not in sys.path:  # tests load this file by its path
@@ -17,15 +18,22 @@ import results  # noqa: E402
 import tables  # noqa: E402
 from plots import plots  # noqa: E402
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = FOLDER.parent
-START, END = "<!-- benchmarks: made by benchmarks/report.py -->", "<!-- end of benchmarks -->"
+BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {"headline": tables.headline, "tables": tables.readme}
 
 
 def rendered(readme: str) -> str:
-    """The README with its tables made anew."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{tables.readme(results.read(results.newest()))}\n{END}{after}"
+    """The README with what is between its marks made anew."""
+    result = results.read(results.newest())
+    for name, make in BLOCKS.items():
+        start, end = f"<!-- {name}: made by benchmarks/report.py -->", f"<!-- end of {name} -->"
+        before, rest = readme.split(start)
+        _, after = rest.split(end)
+        readme = f"{before}{start}\n{make(result)}\n{end}{after}"
+    return readme
 
 
 def files() -> dict[Path, str]:

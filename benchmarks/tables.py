@@ -6,7 +6,9 @@ from typing import Any
 
 from figures import best_peer, ours, precision, running, share, title
 
-__all__ = ["detail", "readme"]
+__all__ = ["detail", "headline", "readme"]
+
+BASE = "sentence-transformers"  # what the README's speeds are relative to
 
 SET_TITLES = {
     "short": "short queries",
@@ -28,6 +30,35 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
+def headline(result: dict[str, Any], model_name: str = "minilm") -> str:
+    """What a reader takes away, in a sentence: bgert beside sentence-transformers on mixed texts."""
+    peers = running(result["models"][model_name])
+    own, base = peers["bgert"], peers[BASE]
+    less = "".join(
+        f", {relative_speed(peers, entry):.1f} times in {precision(entry)}"
+        for name, entry in peers.items()
+        if ours(name) and name != "bgert"
+    )
+    sizes = [result["environments"][environment_of(name)]["install_bytes"] for name in ("bgert", BASE)]
+    shares = (
+        ("its disk", sizes[0] / sizes[1]),
+        ("its memory", own["peak_rss_bytes"] / base["peak_rss_bytes"]),
+        ("its time from start to first vector", own["cold_start_seconds"] / base["cold_start_seconds"]),
+    )
+    parts = ", ".join(f"1/{1 / part:.0f} of {name}" for name, part in shares)
+    return (
+        f"**{relative_speed(peers, own):.1f} times the speed of sentence-transformers on a CPU** in {precision(own)} "
+        f"with the same vectors (cosine {own['quality']['cosine_mean']:.7f}){less}; {parts}."
+    )
+
+
+def relative_speed(peers: dict[str, Any], entry: dict[str, Any], texts: str = "mixed") -> float:
+    """How many times the speed of sentence-transformers: both took turns with bgert, whose ratios are divided."""
+    base = peers[BASE]["sets"][texts]["ratio"]["median"]
+    ratio = entry["sets"][texts]["ratio"]["median"] if "ratio" in entry["sets"][texts] else 1.0
+    return float(base / ratio)
+
+
 def readme(result: dict[str, Any], model_name: str = "minilm") -> str:
     """Peers on mixed texts, the ratio to the best peer by model and set, the tokenizer, and where it comes from."""
     model = result["models"][model_name]
@@ -44,10 +75,10 @@ def readme(result: dict[str, Any], model_name: str = "minilm") -> str:
 def peers_table(result: dict[str, Any], model: dict[str, Any]) -> list[str]:
     """One row a peer."""
     with_search = any("ndcg_at_10" in entry["quality"] for entry in running(model).values())
-    head = ["text to vectors", "precision", "tokens/s", "bgert is", "one text", "memory", "installed", "cold start"]
+    head = ["text to vectors", "precision", "tokens/s", "speed", "one text", "memory", "installed", "cold start"]
     head += ["cosine to PyTorch"] + ["nDCG@10"] * with_search
-    rows = []
-    for name, entry in running(model).items():
+    rows, peers = [], running(model)
+    for name, entry in peers.items():
         mixed, quality = entry["sets"]["mixed"], entry["quality"]
         single = entry["latency_ms"].get("batch_1")
         environment = result["environments"].get(environment_of(name), {})
@@ -55,7 +86,7 @@ def peers_table(result: dict[str, Any], model: dict[str, Any]) -> list[str]:
             f"{title(name)} {version(result, name)}".strip(),
             precision(entry),
             f"{mixed['tokens_per_second']['median']:,.0f}",
-            times(mixed["ratio"]) if "ratio" in mixed else "",
+            f"{relative_speed(peers, entry):.2f} x" if BASE in peers else "",
             f"{single['p50']:.2f} ms" if single else "",
             f"{entry['peak_rss_bytes'] / 1e6:,.0f} MB",
             megabytes(environment.get("install_bytes")),
@@ -114,7 +145,7 @@ def failures(model: dict[str, Any]) -> list[str]:
 
 
 def matrix(result: dict[str, Any]) -> list[str]:
-    """Bgert's fp32 speed over that of the fastest fp32 peer, and of the fastest that computes in less."""
+    """Bgert's fp32 speed over that of the fastest fp32 peer, and of the fastest that computes in lower precision."""
     models = {name: model for name, model in result["models"].items() if "bgert" in running(model)}
     names = [name for name in SET_TITLES if any(name in model["sets"] for model in models.values())]
     rows = []
@@ -125,7 +156,10 @@ def matrix(result: dict[str, Any]) -> list[str]:
             cell = f"**{exact.ratio:.2f}**" if exact else ""
             cells.append(cell + (f" ({less.ratio:.2f})" if less else ""))
         rows.append([name, *cells])
-    head = ["bgert fp32 to the best fp32 peer (to the best in less)", *(SET_TITLES[name] for name in names)]
+    head = [
+        "speed of bgert fp32 over the fastest fp32 peer's (over the fastest's in lower precision)",
+        *(SET_TITLES[name] for name in names),
+    ]
     return table(head, rows)
 
 
@@ -154,9 +188,11 @@ def provenance(result: dict[str, Any], model: dict[str, Any]) -> str:
     rate = f", bare fp32 products {bare:,.0f} GFLOP/s" if bare else ""
     return (
         f"*First table: all-MiniLM-L6-v2, {mixed['texts']:,} texts of mixed length ({mixed['tokens']:,} tokens), "
-        f"median of {model['rounds']} rounds in turns, each peer in a process and an environment of its own; one text: "
-        "a short query, median; installed: packages without pip; cold start: new process to first vector. Second "
-        "table: median of the ratios by round; models but MiniLM have random weights. "
+        f"median of {model['rounds']} rounds in turns, each peer in a process and an environment of its own; speed: "
+        "sentence-transformers' is 1, by the medians of the ratios to bgert, which took turns with each; one text: a "
+        "short query, median; installed: packages without pip; cold start: new process to first vector; cosine: mean "
+        "over these texts (export's are odder and keep int8 further away: `bgert info` tells). Second table: median of "
+        "the ratios by round; models but MiniLM have random weights. "
         f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}){rate}, "
         f"Python {machine['python']}, {result['date']}, commit {result['commit']}. "
         "Everything else: [benchmarks/RESULTS.md](benchmarks/RESULTS.md).*"
@@ -177,8 +213,9 @@ def detail(result: dict[str, Any], plot_names: list[str]) -> str:
         "",
         "Peers of a model are alive together, sleep, and compute one at a time in an order that rotates from round to "
         "round. Tokens are counted once, by the checkpoint's tokenizer, without padding, after the cut at the model's "
-        "length. `bgert is` is the median (least to largest) of the ratios by round. `share` is arithmetic per second "
-        "over the bare matrix products' rate, measured in the same rounds; arithmetic is 2 x (4 H^2 + 2 H I) a token "
+        "length. `time` is what a peer takes over what bgert's fp32 takes, the median (least to largest) of the ratios "
+        "by round. `share` is arithmetic per second over the bare matrix products' rate, measured in the same rounds; "
+        "arithmetic is 2 x (4 H^2 + 2 H I) a token "
         "and layer, and 4 S H a token in attention; what a CLS model may skip in its last layer is not deducted.",
         "",
     ]
@@ -226,7 +263,7 @@ def model_detail(name: str, model: dict[str, Any], plot_names: list[str]) -> lis
                     f"{part:.0%}" if part is not None else "",
                 ]
             )
-        lines += [*table(["peer", "precision", "tokens/s", "texts/s", "bgert is", "share"], rows), ""]
+        lines += [*table(["peer", "precision", "tokens/s", "texts/s", "time", "share"], rows), ""]
     return [*lines, *latency_table(model), "", *other_table(model), "", *failures(model), ""]
 
 
@@ -273,6 +310,7 @@ def environments_table(result: dict[str, Any]) -> list[str]:
     rows = []
     for name, environment in sorted(result["environments"].items()):
         seconds = environment["install_seconds"]
+        wheel = ", of a built wheel" if name == "bgert" else ""
         cold = [
             entry["cold_start_seconds"]
             for model in result["models"].values()
@@ -283,8 +321,8 @@ def environments_table(result: dict[str, Any]) -> list[str]:
             [
                 name,
                 megabytes(environment["install_bytes"]),
-                f"{seconds:.0f} s" if seconds is not None else "",
-                f"{seconds + cold[0]:.0f} s" if seconds is not None and cold else "",
+                f"{seconds:.0f} s{wheel}" if seconds is not None else "",
+                f"{seconds + cold[0]:.0f} s{wheel}" if seconds is not None and cold else "",
                 ", ".join(f"{package} {found}" for package, found in sorted(environment["versions"].items())),
             ]
         )

@@ -23,9 +23,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import BertWordPieceTokenizer
-from tokenizers import Tokenizer as Reference
-
 from bgert.evaluation.sample_texts import docstrings
 from bgert.tokenizer import Tokenizer
 from bgert.tokenizer.unigram_checkpoint import MODEL_NAME
@@ -53,6 +50,8 @@ def synthetic_chinese(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "config.json").write_text('{"model_type": "bert"}')
+    from tokenizers import BertWordPieceTokenizer  # here, so that --help needs numpy alone
+
     reference = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=False)
     reference.save(str(folder / "tokenizer.json"))
     weights = [1 / rank for rank in range(1, len(ideographs) + 1)]
@@ -102,6 +101,8 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def compare(name: str, folder: Path, texts: list[str], rounds: int) -> dict[str, Any]:
     """Paired rounds of both libraries over the same texts."""
+    from tokenizers import Tokenizer as Reference
+
     ours, theirs = Tokenizer.from_folder(folder), Reference.from_file(str(folder / "tokenizer.json"))
     theirs.no_truncation()
     theirs.no_padding()

@@ -1,4 +1,4 @@
-"""`pip install bgert[cpu]` in a new virtual environment: what it brings, and that it encodes with that alone."""
+"""`pip install .[cpu]` in a new virtual environment: what it brings, and that it encodes with that alone."""
 
 import json
 import os
@@ -60,6 +60,6 @@ def test_the_command_line_says_which_extra_export_needs(python, demo_checkpoint,
     command = [python, "-m", "bgert", "export", str(demo_checkpoint), "-o", str(tmp_path / "model")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert "pip install 'bgert[export]'" in done.stderr
+    assert "install the extra `export` (README, Install)" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The rules of the house: which room may know which (CONTRIBUTING, "Rules")."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,19 @@ def test_files_are_of_a_size_to_read():
         if (count := path.read_text("utf-8").count("\n")) > limit
     }
     assert long == {}
+
+
+def test_nothing_sends_people_to_a_package_index_for_bgert():
+    """Until the name is ours there, whoever takes it would run code on our users' machines."""
+    wrong = re.compile(r"pip3? install\s[^\n`;]*?(?<![\w./-])bgert(?![\w./-])")
+    assert all(
+        wrong.search(text) for text in ("pip install 'bgert[cpu]'", "pip install -U bgert", 'pip install "bgert"')
+    )
+    assert not any(
+        wrong.search(text) for text in ("pip install '.[cpu]'", "pip install ./bgert", "pip install bgert-x")
+    )
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile", ROOT / "runtime/CMakeLists.txt"]
+    for folder in ("runtime", "export", "benchmarks", "docs", "examples", "tests", "tools"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md")]
+    found = {str(path.relative_to(ROOT)) for path in files if wrong.search(path.read_text("utf-8"))}
+    assert found == {"tests/test_house.py"}

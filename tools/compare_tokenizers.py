@@ -21,15 +21,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import transformers
-from tokenizers import Tokenizer as Reference
-
 from bgert.tokenizer import Tokenizer
 from bgert.tokenizer.checkpoint import read_checkpoint
 from bgert.tokenizer.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tokenizers import Tokenizer as Reference
 
 CHUNK = 4000
 SPECIALS = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"]
@@ -188,6 +187,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show", type=int, default=10, help="differences to print")
     args = parser.parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers  # here, so that --help needs numpy alone
+    from tokenizers import Tokenizer as Reference
+
     seed = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
     ours = through_model_folder(args.folder)
     if args.raw:

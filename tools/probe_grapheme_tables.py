@@ -12,9 +12,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tokenizers
-from tokenizers import normalizers
-
 from charsmap_builder import charsmap
 
 if TYPE_CHECKING:
@@ -41,6 +38,8 @@ class Probe:
     """Asks which code points make a cluster with given neighbours."""
 
     def __init__(self, rules: dict[str, str]) -> None:
+        from tokenizers import normalizers
+
         self._normalizer = normalizers.Precompiled(charsmap(rules))
 
     def ask(self, before: str, after: str, points: Iterable[int]) -> dict[int, str]:
@@ -111,6 +110,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 if the committed table differs")
     options = parser.parse_args(argv)
+    import tokenizers  # here, so that --help needs numpy alone
+
     if not tokenizers.__version__.startswith(PROBED_VERSION + "."):
         print(f"tokenizers {tokenizers.__version__} is installed, the table is pinned to {PROBED_VERSION}.x")
         return 2

@@ -7,16 +7,16 @@ Run `python tools/probe_hf_tables.py` after moving to another release; `--check`
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tokenizers
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tokenizers import Tokenizer
 
 PROBED_VERSION = "0.23"
 OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "tokenizer" / "unicode_tables.inc"
@@ -67,6 +67,8 @@ def apply(step: Callable[[str], str], make: Callable[[str], str] = lambda c: c) 
 
 def probe() -> Tables:
     """Ask the installed `tokenizers` about every code point."""
+    from tokenizers import normalizers, pre_tokenizers
+
     flags = [0] * 0x110000
 
     def bert(**on: bool) -> Callable[[str], str]:
@@ -108,13 +110,19 @@ def check_stripping(strip: Callable[[str], str], decomposition: dict[int, str], 
             raise RuntimeError(f"U+{cp:04X} is not stripped as decomposition plus marks says")
 
 
-_TOKEN = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
-_TOKEN.add_tokens([AddedToken("\U000f0000", single_word=True, normalized=False)])
+@functools.cache
+def _single_word() -> Tokenizer:
+    """A tokenizer that knows one token, which is found only where no word stands beside it."""
+    from tokenizers import AddedToken, Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.add_tokens([AddedToken("\U000f0000", single_word=True, normalized=False)])
+    return tokenizer
 
 
 def is_word(character: str) -> bool:
     r"""Whether the regular expression `\w` of `single_word` tokens matches the character."""
-    return len(_TOKEN.encode(character + "\U000f0000").ids) == 1 and character != "\U000f0000"
+    return len(_single_word().encode(character + "\U000f0000").ids) == 1 and character != "\U000f0000"
 
 
 def hangul(cp: int) -> str:
@@ -207,6 +215,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 if the committed tables differ")
     options = parser.parse_args(argv)
+    import tokenizers  # here, so that --help needs numpy alone
+
     if not tokenizers.__version__.startswith(PROBED_VERSION + "."):
         print(f"tokenizers {tokenizers.__version__} is installed, the tables are pinned to {PROBED_VERSION}.x")
         return 2

@@ -83,8 +83,9 @@ def export(
 
 
 def _require_export_extra() -> None:
+    from bgert.errors import install_extra
     from bgert_export.errors import ExtraNotInstalledError
 
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
-            raise ExtraNotInstalledError(f"export needs {name}, which is not installed: pip install 'bgert[export]'")
+            raise ExtraNotInstalledError(f"export needs {name}, which is not installed: {install_extra('export')}")

@@ -12,6 +12,7 @@ from bgert.model_folder import MANIFEST_NAME, sha256_of
 from bgert.paths import user_path
 from bgert_export.architecture import Architecture, map_weights
 from bgert_export.errors import CheckpointError
+from bgert_export.known_models import published_id
 from bgert_export.network import Network
 from bgert_export.sentence_transformers_files import read_json
 from bgert_export.source import Source
@@ -55,6 +56,8 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
     text = str(source)
     if isinstance(source, Path) or not _HUB_ID.fullmatch(text) or text.startswith("~"):
         raise ModelNotFoundError(f"no such checkpoint folder: {text!r}")
+    if (published := published_id(text)) is not None:
+        raise ModelNotFoundError(f"no such checkpoint folder: {text!r}: did you mean the hub id {published}?")
     from bgert_export.hub import download
 
     return download(text, revision=revision, progress=progress)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bgert.commands.options import bars, quiet_option
 from bgert_export import INT8_FLOOR
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def add_parsers(commands: Any) -> None:
         "--target",
         action="append",
         dest="targets",
-        metavar="NAME",
-        help="graph to write: cpu (default), cpu-bf16, cpu-int8, cuda, tensorrt, tensorrt-bf16; repeatable",
+        metavar="NAME,...",
+        help="graphs to write: cpu (default), cpu-bf16, cpu-int8, cuda, tensorrt, tensorrt-bf16; repeatable",
     )
     export.add_argument(
         "--int8-floor",
@@ -68,6 +69,7 @@ def add_parsers(commands: Any) -> None:
     )
     verify.add_argument("--device", default="cpu", help="cpu, or tensorrt for the engine that `bgert build` made")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
+    quiet_option(verify)
 
     build = commands.add_parser(
         "build",
@@ -102,7 +104,7 @@ def run_export(args: argparse.Namespace) -> int:
         query_prompt=args.query_prompt,
         document_prompt=args.document_prompt,
         max_tokens=args.max_tokens,
-        targets=args.targets or ("cpu",),
+        targets=_targets(args.targets),
         int8_floor=args.int8_floor,
         verify=args.verify,
         force=args.force,
@@ -117,6 +119,11 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _targets(asked: list[str] | None) -> list[str]:
+    """Targets of `--target cpu,cuda --target tensorrt`."""
+    return [name.strip() for entry in asked or ["cpu"] for name in entry.split(",")]
+
+
 def run_verify(args: argparse.Namespace) -> int:
     """Print the comparison; 1 when it fails."""
     from bgert_export.verification.verify import verify_against
@@ -128,6 +135,7 @@ def run_verify(args: argparse.Namespace) -> int:
         texts_file=args.texts,
         device=args.device,
         progress=None if args.json else _say,
+        show_progress=bars(args),
     )
     passed = all(report.passed for report in reports)
     if args.json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bgert_export.architecture import Architecture
 
-__all__ = ["KnownModel", "find_known"]
+__all__ = ["KnownModel", "find_known", "published_id"]
 
 ENGLISH = "Represent this sentence for searching relevant passages: "
 # The published model files have a full-width colon; some copies of the model card show an ASCII one.
@@ -85,6 +85,12 @@ def find_known(names: Iterable[str]) -> KnownModel | None:
         if last in _BY_NAME:
             return _BY_NAME[last]
     return None
+
+
+def published_id(name: str) -> str | None:
+    """The hub id of a known model that was named without its organisation."""
+    known = _BY_NAME.get(name.lower())
+    return f"BAAI/{known.name}" if known is not None else None
 
 
 def _encoders() -> Iterable[KnownModel]:

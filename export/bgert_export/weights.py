@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from bgert.errors import install_extra
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class _Torch:
             import torch
         except ImportError:
             raise ExtraNotInstalledError(
-                f"reading {path.name} needs PyTorch: pip install 'bgert[verify]' (or find a {SAFETENSORS})"
+                f"reading {path.name} needs PyTorch: {install_extra('verify')} (or find a {SAFETENSORS})"
             ) from None
         self.files = [path]
         try:

@@ -9,6 +9,7 @@ import numpy as np
 from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.inputs import as_iterable, as_list, naming
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.progress import progress_bar
 from bgert.results import Embeddings, convert, output_shape, shorten
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class Encoder(Model):
         dimensions: int | None = None,
         dtype: str = "float32",
         block: int = WINDOW,
+        show_progress: bool = False,
+        total: int | None = None,
     ) -> Iterator[Embeddings]:
         """Embed any number of texts in bounded memory.
 
@@ -134,6 +137,8 @@ class Encoder(Model):
             dimensions: as in `encode`.
             dtype: as in `encode`.
             block: texts a block. A block of very long texts is cut earlier.
+            show_progress: a progress bar, which knows the end where `total` is given.
+            total: number of texts, for the bar.
 
         Returns:
             An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
@@ -143,7 +148,7 @@ class Encoder(Model):
             raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
         prefix = self._prompt(prompt)
         self._options(max_length, dimensions, dtype)
-        return self._stream(texts, prefix, max_length, dimensions, dtype, block)
+        return self._stream(texts, prefix, max_length, dimensions, dtype, block, show_progress, total)
 
     def _stream(
         self,
@@ -153,14 +158,17 @@ class Encoder(Model):
         dimensions: int | None,
         dtype: str,
         block: int,
+        show_progress: bool,
+        total: int | None,
     ) -> Iterator[Embeddings]:
         columns, numpy_type = self._options(max_length, dimensions, dtype)
         windows = with_prompt(bounded(texts, block), prefix)
-        for window in self._runner.windows(windows, self._tokenize(max_length)):
-            rows = np.empty((len(window), columns), numpy_type)
-            self._fill(rows, window, dimensions, dtype)
-            warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
-            yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
+        with progress_bar(total, show_progress) as advance:
+            for window in self._runner.windows(windows, self._tokenize(max_length)):
+                rows = np.empty((len(window), columns), numpy_type)
+                self._fill(rows, window, dimensions, dtype, advance)
+                warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
+                yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
 
     def _encode(
         self,
@@ -177,7 +185,7 @@ class Encoder(Model):
         rows = np.empty((len(items), columns), numpy_type)
         truncated = np.zeros(len(items), np.bool_)
         tokens, padding, done = 0, 0, 0
-        with self._runner.progress(len(items), show_progress) as advance:
+        with progress_bar(len(items), show_progress) as advance:
             windows = with_prompt(bounded(items, WINDOW), prefix)
             for window in self._runner.windows(windows, self._tokenize(max_length)):
                 stop = done + len(window)

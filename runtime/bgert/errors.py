@@ -19,7 +19,13 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteOutputError",
     "TruncationWarning",
+    "install_extra",
 ]
+
+
+def install_extra(name: str) -> str:
+    """What a message tells a user to do who lacks an extra's libraries; the page says how, from where."""
+    return f"install the extra `{name}` (README, Install)"
 
 
 class BgertError(Exception):

@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 WINDOW = 16_384
 WINDOW_CHARACTERS = 1 << 25
 CLASSES = {"encoder": "bgert.Encoder", "reranker": "bgert.Reranker"}
+MODELS = {"encoder": "an encoder", "reranker": "a reranker"}
 
 
 class Model:
@@ -77,8 +78,7 @@ class Model:
         columns = self.manifest.columns
         if self.manifest.kind != self.kind:
             found = self.manifest.kind
-            article = "an" if found[0] in "aeiou" else "a"
-            raise ModelFolderError(f"{folder} holds {article} {found}: load it with {CLASSES[found]}")
+            raise ModelFolderError(f"{folder} holds {MODELS[found]}: load it with {CLASSES[found]}")
         self.tokenizer = Tokenizer.from_manifest(folder, self.manifest)
         backend = open_backend(
             folder,
@@ -123,16 +123,18 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
     """Raise InvalidOptionError unless `value` is an int from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
-        upper = "" if most is None else f" to {most}"
-        raise InvalidOptionError(f"{name} is {value!r}: this model takes a whole number from {least}{upper}")
+        wanted = f"a whole number from {least}"
+        said = f"use {wanted}" if most is None else f"this model takes {wanted} to {most}"
+        raise InvalidOptionError(f"{name} is {value!r}: {said}")
 
 
 def warn_truncated(truncated: NDArray[np.bool_], limit: int, *, stacklevel: int) -> None:
     """Say that texts were cut, naming the line of the caller `stacklevel` - 1 calls up."""
     if count := int(np.count_nonzero(truncated)):
+        which = "the only input" if len(truncated) == 1 else f"{count} of {len(truncated)} inputs"
+        verb, whose = ("was", "its") if count == 1 else ("were", "their")
         warnings.warn(
-            f"{count} of {len(truncated)} inputs were longer than {limit} tokens and lost their end; "
-            "`result.info.truncated` says which",
+            f"{which} {verb} longer than {limit} tokens and lost {whose} end; `result.info.truncated` says which",
             TruncationWarning,
             stacklevel=stacklevel,
         )

@@ -9,6 +9,7 @@ import numpy as np
 from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.inputs import as_list, naming
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.progress import progress_bar
 from bgert.results import ScoreInfo, Scores
 from bgert.tokenizer.tokenizer import TRUNCATIONS
 
@@ -85,6 +86,7 @@ class Reranker(Model):
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
+        show_progress: bool | None = None,
     ) -> list[tuple[int, float]]:
         """Order documents by their score for a query.
 
@@ -95,6 +97,7 @@ class Reranker(Model):
             max_length: as in `score`.
             truncation: as in `score`.
             sigmoid: as in `score`; the order is that of the logits all the same.
+            show_progress: as in `score`.
 
         Returns:
             (index into documents, score), best first; equal logits stay in the order of the documents.
@@ -112,7 +115,7 @@ class Reranker(Model):
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        logits = self._score(pairs, len(documents), max_length, truncation, False, None, _rank_place)
+        logits = self._score(pairs, len(documents), max_length, truncation, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = _sigmoid(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
@@ -134,7 +137,7 @@ class Reranker(Model):
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done = 0, 0, 0
-        with self._runner.progress(count, show_progress) as advance:
+        with progress_bar(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation, place)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)

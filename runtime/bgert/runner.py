@@ -7,9 +7,7 @@ backend has workers, longest first.
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,7 +15,7 @@ import numpy as np
 
 from bgert.batching import PackedBatch, Plan, plan_batches, plan_buckets, reorder, slice_batch
 from bgert.cpu_count import CoreLimit, available_cpus
-from bgert.errors import EngineNotInstalledError, InvalidOptionError, ModelFolderError, NonFiniteOutputError
+from bgert.errors import InvalidOptionError, ModelFolderError, NonFiniteOutputError
 from bgert.lifecycle import NativeCall, interpreter_ends
 
 if TYPE_CHECKING:
@@ -26,17 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends.protocol import Backend
+    from bgert.progress import Advance
     from bgert.tokenizer import TokenBatch
 
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
-    Advance = Callable[[int], object]
 
 __all__ = ["Runner", "Window"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-LONG_WORK = 2_000  # texts from which a progress bar is worth its line
 
 
 @dataclass(frozen=True)
@@ -130,6 +126,9 @@ class Runner:
     def run(self, window: Window, store: Store, advance: Advance | None = None) -> None:
         """Run every batch and hand its rows to `store` with their indices in the window.
 
+        `advance` gets the window's texts in shares by tokens: long ones run first, and a bar that counted them as the
+        short ones would promise a far later end.
+
         Raises:
             NonFiniteOutputError: a row holds NaN or infinity.
         """
@@ -138,8 +137,10 @@ class Runner:
         batches = iter(range(len(plan)))
         lock = threading.Lock()
         failures: list[BaseException] = []
+        ran = told = 0
 
         def work() -> None:
+            nonlocal ran, told
             while not failures:
                 with lock:
                     number = next(batches, None)
@@ -154,7 +155,10 @@ class Runner:
                 store(index, rows)
                 if advance is not None:
                     with lock:
-                        advance(stop - start)
+                        ran += int(window.batch.cu_seqlens[stop] - window.batch.cu_seqlens[start])
+                        share = ran * len(window) // window.tokens
+                        advance(share - told)
+                        told = share
 
         def guarded() -> None:
             try:
@@ -181,31 +185,6 @@ class Runner:
             raise
         if failures:
             raise failures[0]
-
-    @contextmanager
-    def progress(self, total: int, show: bool | None) -> Iterator[Advance | None]:
-        """A tqdm bar on long work in a terminal, or as told.
-
-        Raises:
-            EngineNotInstalledError: a bar was asked for and tqdm is not installed.
-        """
-        if show is None:
-            show = total >= LONG_WORK and sys.stderr is not None and sys.stderr.isatty()
-            required = False
-        else:
-            required = show
-        if not show:
-            yield None
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            if required:
-                raise EngineNotInstalledError("a progress bar needs tqdm: pip install 'bgert[cpu]'") from None
-            yield None
-            return
-        with tqdm(total=total, unit="text", file=sys.stderr) as bar:
-            yield bar.update
 
 
 class _Ahead(Generic[Result]):

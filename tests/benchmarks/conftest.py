@@ -79,7 +79,7 @@ def make_job(tmp_path, log):
     from measure import Job
     from text_sets import TextSet
 
-    def make(peers, *, rounds=3, calls=(6, 3, 0), limit=30.0):
+    def make(peers, *, rounds=3, calls=(6, 3, 0), limit=120.0):
         sets = [TextSet("short", ["a", "bb"], [3, 4]), TextSet("mixed", ["ccc"] * 4, [5] * 4)]
         return Job(
             task={"kind": "encoder", "texts": str(tmp_path)},

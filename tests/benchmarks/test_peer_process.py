@@ -16,8 +16,8 @@ TASK = {"kind": "encoder", "mode": "throughput", "options": {}}
 def start(adapter, log):
     started = []
 
-    def make(limit=30.0, **options):
-        process = PeerProcess(sys.executable, adapter, log, limit)
+    def make(**options):
+        process = PeerProcess(sys.executable, adapter, log, 120.0)
         started.append(process)
         process.ask("load", task=TASK | {"options": options})
         return process
@@ -36,8 +36,9 @@ def give(process, tmp_path, texts):
 def test_a_pass_is_timed_inside_and_its_vectors_are_kept(start, tmp_path):
     process = start(sleep=0.05)
     give(process, tmp_path, ["a", "中文"])
+    begun = time.perf_counter()
     answer = process.ask("encode", name="some", vectors=str(tmp_path / "v.npy"))
-    assert 0.05 <= answer["seconds"] < 5
+    assert 0.05 <= answer["seconds"] <= time.perf_counter() - begun
     assert np.load(tmp_path / "v.npy").tolist() == [[1, 1], [2, 1]]
 
 
@@ -51,10 +52,12 @@ def test_peak_memory(start):
     assert 5e6 < start().ask("memory")["peak_rss_bytes"] < 5e9
 
 
-@pytest.mark.parametrize(("fail", "message"), [("die", "died in 'encode', status 3"), ("hang", "within 2 s")])
+@pytest.mark.parametrize(("fail", "message"), [("die", "died in 'encode', status 3"), ("hang", "within 1 s")])
 def test_a_peer_that_stops_answering_is_an_error(start, tmp_path, fail, message):
-    process = start(limit=2.0, fail=fail)
+    process = start(fail=fail)
     give(process, tmp_path, ["a"])
+    if fail == "hang":
+        process.limit = 1.0
     with pytest.raises(PeerFailedError, match=message):
         process.ask("encode", name="some")
 
@@ -89,7 +92,9 @@ def test_a_waiting_peer_sleeps(start):
 
 def test_cold_start_counts_from_the_start_of_the_process(adapter, log, tmp_path):
     task = TASK | {"texts": str(tmp_path), "options": {"sleep": 0.2}}
-    assert 0.2 < cold_start(sys.executable, adapter, task, log, 30) < 20
+    begun = time.perf_counter()
+    seconds = cold_start(sys.executable, adapter, task, log, 120)
+    assert 0.2 < seconds <= time.perf_counter() - begun
 
 
 def test_peers_do_not_see_the_callers_python(monkeypatch):

@@ -105,11 +105,25 @@ def test_rows_come_in_the_order_of_the_peer_list(result):
 def test_readme_tables(result):
     text = tables.readme(result)
     assert "| **bgert** | **fp32** | **16,000** |" in text
-    assert "| OpenVINO by hand, f32 2026.4.1 | fp32 | 14,000 | 1.14 x (1.03 to 1.25) |" in text
+    assert "| **bgert** | **fp32** | **16,000** | **3.20 x** |" in text
+    assert "| sentence-transformers, torch | fp32 | 5,000 | 1.00 x |" in text
+    assert "| OpenVINO by hand, f32 2026.4.1 | fp32 | 14,000 | 2.81 x |" in text  # 3.2 / 1.14
     assert "- fastembed did not run: no wheel" in text
     assert "| minilm | **1.14** (0.67) | **1.14** (0.67) |" in text
     widths = {line.count("|") for line in tables.peers_table(result, result["models"]["minilm"])}
     assert len(widths) == 1
+
+
+def test_headline(result):
+    result["models"]["minilm"]["peers"]["bgert-bf16"] = entry(32_000, 0.5, "bf16")
+    result["models"]["minilm"]["peers"]["sentence-transformers"]["peak_rss_bytes"] = 1_000_000_000
+    result["models"]["minilm"]["peers"]["sentence-transformers"]["cold_start_seconds"] = 3
+    for name, size in (("bgert", 150_000_000), ("sentence_transformers", 1_200_000_000)):
+        result["environments"][name] = {"install_bytes": size}
+    assert tables.headline(result) == (
+        "**3.2 times the speed of sentence-transformers on a CPU** in fp32 with the same vectors (cosine 1.0000000), "
+        "6.4 times in bf16; 1/8 of its disk, 1/5 of its memory, 1/4 of its time from start to first vector."
+    )
 
 
 def test_detail_names_every_model_and_plot(result):

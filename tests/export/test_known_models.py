@@ -2,8 +2,10 @@
 
 import pytest
 
+from bgert.errors import ModelNotFoundError
 from bgert_export.architecture import Architecture
-from bgert_export.known_models import find_known
+from bgert_export.checkpoint import locate
+from bgert_export.known_models import find_known, published_id
 
 CHINESE = "为这个句子生成表示以用于检索相关文章\N{FULLWIDTH COLON}"
 ENGLISH = "Represent this sentence for searching relevant passages: "
@@ -60,3 +62,14 @@ def test_geometry(make_config):
 def test_rerankers_have_no_prompts():
     known = find_known(["BAAI/bge-reranker-large"])
     assert (known.kind, known.pooling, known.prompts) == ("reranker", None, {})
+
+
+def test_the_hub_id_of_a_name_without_its_owner(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert published_id("bge-small-en-v1.5") == "BAAI/bge-small-en-v1.5"
+    assert published_id("bert-base-uncased") is None
+    for name in ("bge-reranker-base", "BGE-Small-EN-v1.5"):
+        with pytest.raises(ModelNotFoundError, match=f"did you mean the hub id BAAI/{name.lower()}"):
+            locate(name)
+    (tmp_path / "bge-reranker-base").mkdir()
+    assert locate("bge-reranker-base").folder.name == "bge-reranker-base"

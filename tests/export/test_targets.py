@@ -3,6 +3,7 @@
 import pytest
 
 from bgert import InvalidOptionError
+from bgert.commands.main import main
 from bgert_export.targets import check_targets
 
 
@@ -25,3 +26,11 @@ def test_export_refuses_before_it_reads_anything(tmp_path):
 
     with pytest.raises(InvalidOptionError, match="unknown target 'tpu'"):
         export(tmp_path / "absent", tmp_path / "out", targets=["tpu"], verify=False)
+
+
+def test_targets_with_commas_on_the_command_line(tmp_path, capsys):
+    argv = ["export", str(tmp_path / "absent"), "-o", str(tmp_path / "out"), "--target", "cpu, tpu", "--target", "cuda"]
+    assert main(argv) == 2
+    assert "unknown target 'tpu'" in capsys.readouterr().err
+    assert main([*argv[:5], "cpu,cuda", "--target", "cpu-bf16", "--no-verify"]) == 2
+    assert "no such checkpoint folder" in capsys.readouterr().err

@@ -27,5 +27,8 @@ def test_import_pulls_numpy_alone():
 
 
 def test_import_is_fast():
-    code = "import numpy, time, json; t = time.perf_counter(); import bgert;print(json.dumps(time.perf_counter() - t))"
-    assert min(python(code) for _ in range(5)) < 0.05
+    """Beside numpy, which it needs, in the same processes: a busy machine slows both."""
+    code = "import json, time; a = time.process_time(); import numpy; b = time.process_time(); import bgert;"
+    code += "print(json.dumps([b - a, time.process_time() - b]))"
+    measured = [python(code) for _ in range(5)]
+    assert min(own for _, own in measured) < 2 * min(numpy for numpy, _ in measured)

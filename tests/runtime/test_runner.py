@@ -1,6 +1,5 @@
 """The loop between tokenizer and backend, with doubles of both."""
 
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from bgert.backends.protocol import BackendInfo
-from bgert.errors import EngineNotInstalledError, ModelFolderError, NonFiniteOutputError
+from bgert.errors import ModelFolderError, NonFiniteOutputError
 from bgert.runner import Runner
 
 
@@ -139,20 +138,10 @@ def test_a_failing_source_of_texts_reaches_the_caller():
         run(Runner(SumBackend(), columns=2), lists())
 
 
-def test_progress_counts_texts_when_asked(capsys):
-    runner = Runner(SumBackend(), columns=2)
-    with runner.progress(3, True) as advance:
-        (window,) = runner.windows(iter([["a", "bb", "ccc"]]), LengthTokenizer())
-        runner.run(window, lambda index, rows: None, advance)
-    assert "3/3" in capsys.readouterr().err
-    with runner.progress(10**6, None) as advance:
-        assert advance is None  # stderr is no terminal here
-    with runner.progress(10**6, False) as advance:
-        assert advance is None
-
-
-def test_progress_without_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    runner = Runner(SumBackend(), columns=2)
-    with pytest.raises(EngineNotInstalledError, match="bgert\\[cpu\\]"), runner.progress(1, True):
-        pass
+def test_progress_goes_by_tokens_and_ends_at_the_number_of_texts():
+    """A long text first: half of the tokens are half of the way, though it is one text of eleven."""
+    runner, told = Runner(SumBackend(workers=1, budget=10), columns=2), []
+    (window,) = runner.windows(iter([["x" * 10, *["y"] * 10]]), LengthTokenizer())
+    runner.run(window, lambda index, rows: None, told.append)
+    assert told[0] == 5
+    assert sum(told) == 11

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgert.errors import install_extra
+from bgert.progress import progress_bar
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def require_torch() -> None:
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise ExtraNotInstalledError(
-                f"verification needs {name}, which is not installed: pip install 'bgert[verify]', or pass --no-verify"
+                f"verification needs {name}, which is not installed: {install_extra('verify')}, or pass --no-verify"
             )
 
 
@@ -94,18 +96,22 @@ class TorchReference:
         columns = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
         return [Tokens(tuple(ids), tuple(types)) for ids, types in columns]
 
-    def run(self, inputs: Sequence[Tokens]) -> Array:
-        """float32[n, columns]: pooled vectors, or logits.
+    def run(self, inputs: Sequence[Tokens], *, show_progress: bool = False) -> Array:
+        """float32[n, columns]: pooled vectors, or logits, perhaps with a bar.
 
         Raises:
             CheckpointError: the checkpoint itself yields NaN or infinity.
         """
         todo = sorted({entry for entry in inputs if entry not in self._known}, key=lambda entry: len(entry.ids))
-        while todo:
-            count = max(1, _TOKEN_BUDGET // len(todo[-1].ids))
-            batch, todo = todo[-count:], todo[:-count]
-            for entry, row in zip(batch, self._forward(batch), strict=True):
-                self._known[entry] = row
+        total = sum(len(entry.ids) for entry in todo)
+        with progress_bar(total, show_progress, unit="token", optional=True) as advance:
+            while todo:
+                count = max(1, _TOKEN_BUDGET // len(todo[-1].ids))
+                batch, todo = todo[-count:], todo[:-count]
+                for entry, row in zip(batch, self._forward(batch), strict=True):
+                    self._known[entry] = row
+                if advance is not None:
+                    advance(sum(len(entry.ids) for entry in batch))
         rows = np.stack([self._known[entry] for entry in inputs])
         if not np.isfinite(rows).all():
             raise CheckpointError(

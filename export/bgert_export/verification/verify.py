@@ -105,11 +105,13 @@ def verify_against(
     texts_file: str | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    show_progress: bool = False,
 ) -> list[Report]:
     """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
 
     On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
-    through the engine that `bgert build` made, and other graphs are left out.
+    through the engine that `bgert build` made, and other graphs are left out. `show_progress` is for a bar beside
+    PyTorch, which takes most of the time.
 
     Raises:
         DeviceUnavailableError: no graph runs here.
@@ -123,20 +125,27 @@ def verify_against(
         raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
     checkpoint = Checkpoint.open(source)
-    architecture = checkpoint.architecture
-    if (architecture.kind, architecture.num_labels) != (manifest.kind, manifest.num_labels) or (
-        manifest.dimensions not in (None, architecture.hidden_size)
-    ):
-        raise InvalidOptionError(f"{against} and {folder} are not of one kind and size: they cannot be compared")
+    _require_one_shape(manifest, checkpoint, folder, against)
     groups = (
         file_groups(manifest.kind, manifest.max_tokens, texts_file)
         if texts_file
         else built_in_groups(manifest.kind, manifest.max_tokens)
     )
-    reports = _compare(user_path(folder), manifest, checkpoint, groups, texts_file, progress, device)
+    reports = _compare(user_path(folder), manifest, checkpoint, groups, texts_file, progress, device, show_progress)
     if not reports:
         raise DeviceUnavailableError(f"none of the graphs of {folder} runs here, so nothing was compared")
     return reports
+
+
+def _require_one_shape(manifest: Manifest, checkpoint: Checkpoint, folder: str | Path, against: str | Path) -> None:
+    """Refuse another model before anything is computed."""
+    theirs = checkpoint.architecture.as_dict()
+    ours = manifest.architecture | {"kind": manifest.kind, "num_labels": manifest.num_labels}
+    differing = [f"{name} {ours[name]} and {value}" for name, value in theirs.items() if ours.get(name, value) != value]
+    if differing:
+        raise InvalidOptionError(
+            f"{folder} is not a model of {against}: {', '.join(differing)}; they cannot be compared"
+        )
 
 
 def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
@@ -156,6 +165,7 @@ def _compare(
     texts_file: str | None,
     progress: Progress | None,
     device: str = "cpu",
+    show_progress: bool = False,
 ) -> list[Report]:
     prefix = manifest.prompts.get(manifest.default_prompt or "", "")
     count = sum(len(group.texts) for group in groups)
@@ -171,7 +181,7 @@ def _compare(
     described = reference.description
     for group in groups:
         group.inputs = reference.tokenize([prefix + text for text in group.texts], group.second, group.max_length)
-    rows = reference.run([entry for group in groups for entry in group.inputs])
+    rows = reference.run([entry for group in groups for entry in group.inputs], show_progress=show_progress)
     del reference
     for group in groups:
         group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.errors import DeviceUnavailableError, EngineError, EngineNotInstalledError
+from bgert.errors import DeviceUnavailableError, EngineError, EngineNotInstalledError, install_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class Cuda:
             from cuda.bindings import runtime
         except ImportError as error:
             raise EngineNotInstalledError(
-                f"TensorRT needs cuda-bindings, which cannot be imported ({error}): pip install 'bgert[tensorrt]'"
+                f"TensorRT needs cuda-bindings, which cannot be imported ({error}): {install_extra('tensorrt')}"
             ) from None
         return cls(runtime)
 

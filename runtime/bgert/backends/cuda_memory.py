@@ -21,6 +21,7 @@ from bgert.errors import (
     DeviceUnavailableError,
     EngineError,
     EngineNotInstalledError,
+    install_extra,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def load_library(soname: str, package: str) -> ctypes.CDLL:
         except OSError as error:  # noqa: PERF203
             reasons.append(str(error))
     raise EngineNotInstalledError(
-        f"{soname} cannot be loaded ({reasons[-1]}): pip install 'bgert[gpu]', which brings {package}"
+        f"{soname} cannot be loaded ({reasons[-1]}): {install_extra('gpu')}, which brings {package}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from bgert.errors import EngineNotInstalledError
+from bgert.errors import EngineNotInstalledError, install_extra
 
 __all__ = ["import_onnxruntime"]
 
@@ -29,9 +29,7 @@ def import_onnxruntime(extra: str = "cpu") -> Any:
     except ImportError as error:
         if (stop := _behind(error)) is not None:
             raise stop from None
-        raise EngineNotInstalledError(
-            f"ONNX Runtime cannot be imported ({error}): install the extra `{extra}` (README, Install)"
-        ) from None
+        raise EngineNotInstalledError(f"ONNX Runtime cannot be imported ({error}): {install_extra(extra)}") from None
     if (disable := getattr(onnxruntime, "disable_telemetry_events", None)) is not None:
         disable()
     return onnxruntime

@@ -1,4 +1,4 @@
-"""`bgert bench`: text to vectors, in turns with sentence-transformers where a checkpoint is named."""
+"""`bgert bench`: text to vectors, in turns with sentence-transformers where a checkpoint is named, or single calls."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import json
 import platform
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.commands.options import engine_options
+from bgert.commands import latency
+from bgert.commands.options import bars, engine_options, quiet_option
 from bgert.cpu_count import available_cpus
 from bgert.encoder import Encoder
-from bgert.errors import EngineNotInstalledError, InvalidOptionError
+from bgert.errors import EngineNotInstalledError, InvalidOptionError, install_extra
 from bgert.evaluation.sample_texts import sample_texts
 from bgert.paths import user_path
+from bgert.progress import progress_bar
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["add_options", "bench", "report", "run"]
 
@@ -29,29 +31,74 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("folder", help="model folder")
     parser.add_argument("--against", metavar="SOURCE", help="checkpoint for sentence-transformers to run in turns")
-    parser.add_argument("--texts", type=int, default=1500, metavar="N", help="texts a round (default: 1500)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--texts", type=int, metavar="N", help="texts a round (default: 1500)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--latency", action="store_true", help="time single calls: percentiles, memory, loading")
+    parser.add_argument("--batch", metavar="N,N,...", help="with --latency: texts a call (default: 1)")
+    parser.add_argument(
+        "--length",
+        metavar="N,N,...",
+        help="with --latency: tokens a text (default: 16,128,512)",
+    )
+    parser.add_argument("--calls", type=int, metavar="N", help="with --latency: timed calls each (default: 200)")
+    parser.add_argument("--warm-up", type=int, metavar="N", help="with --latency: calls before (default: 20)")
+    parser.add_argument(
+        "--mode",
+        choices=("throughput", "latency"),
+        help="one batch a core, or all cores on one (default: latency with --latency, else throughput)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    quiet_option(parser)
     engine_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = bench(
-        user_path(args.folder, "the model folder"),
-        against=args.against,
-        texts=args.texts,
-        rounds=args.rounds,
-        device=args.device,
-        precision=args.precision,
-        threads=args.threads,
-    )
-    print(json.dumps(result, indent=2) if args.json else report(result))
+    engine: dict[str, Any] = {
+        "device": args.device,
+        "precision": args.precision,
+        "threads": args.threads,
+        "mode": args.mode or ("latency" if args.latency else "throughput"),
+        "show_progress": bars(args),
+    }
+    of_calls = {name: getattr(args, name) for name in ("batch", "length", "calls", "warm_up")}
+    of_rounds = {name: getattr(args, name) for name in ("against", "texts", "rounds")}
+    for name, value in (of_rounds if args.latency else of_calls).items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise InvalidOptionError(f"--{option} {'is not for' if args.latency else 'needs'} --latency")
+    if args.latency:
+        points = latency.Points(
+            _numbers("--batch", "1" if args.batch is None else args.batch),
+            None if args.length is None else _numbers("--length", args.length),
+            200 if args.calls is None else args.calls,
+            20 if args.warm_up is None else args.warm_up,
+        )
+        result = latency.measure(user_path(args.folder, "the model folder"), points, **engine)
+    else:
+        result = bench(
+            user_path(args.folder, "the model folder"),
+            against=args.against,
+            texts=1500 if args.texts is None else args.texts,
+            rounds=5 if args.rounds is None else args.rounds,
+            **engine,
+        )
+    if args.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(latency.report(result) if args.latency else report(result))
     return 0
 
 
+def _numbers(option: str, value: str) -> list[int]:
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError:
+        raise InvalidOptionError(f"{option} is {value!r}: use whole numbers, as 1,8") from None
+
+
 def bench(
-    folder: Path,
+    folder: str | Path,
     *,
     against: str | None,
     texts: int,
@@ -59,6 +106,8 @@ def bench(
     device: str,
     precision: str,
     threads: int | None,
+    mode: str = "throughput",
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Time `encode` on docstrings of the standard library; one warm-up and `rounds` timed rounds an engine.
 
@@ -75,7 +124,7 @@ def bench(
     if texts < 1 or rounds < 1:
         raise InvalidOptionError("--texts and --rounds take whole numbers from 1")
     started = time.perf_counter()
-    encoder = Encoder(folder, device=device, precision=precision, threads=threads)
+    encoder = Encoder(folder, device=device, precision=precision, threads=threads, mode=mode)
     load_seconds = time.perf_counter() - started
     corpus = sample_texts(texts)
     engines: dict[str, Callable[[], Any]] = {}
@@ -89,11 +138,13 @@ def bench(
         )
     import warnings
 
-    with warnings.catch_warnings():
+    with progress_bar(rounds + 1, show_progress, unit="round") as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vectors = {name: np.asarray(run()) for name, run in engines.items()}
         info = engines["bgert"]().info
         tokens = info.tokens
+        if advance is not None:
+            advance(1)
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for number in range(rounds):
             order = list(engines) if number % 2 == 0 else list(reversed(engines))
@@ -101,6 +152,8 @@ def bench(
                 begun = time.perf_counter()
                 engines[name]()
                 seconds[name].append(time.perf_counter() - begun)
+            if advance is not None:
+                advance(1)
     result: dict[str, Any] = {
         "texts": texts,
         "tokens": tokens,
@@ -129,11 +182,15 @@ def bench(
 
 
 def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) -> tuple[Any, str]:
+    from bgert_export.known_models import published_id
+
+    if not Path(source).exists() and (published := published_id(source)) is not None:
+        raise InvalidOptionError(f"--against {source}: did you mean {published}?")
     try:
         import sentence_transformers
         import torch
     except ImportError as error:
-        raise EngineNotInstalledError(f"--against needs {error.name}: pip install 'bgert[bench]'") from None
+        raise EngineNotInstalledError(f"--against needs {error.name}: {install_extra('bench')}") from None
     torch.set_num_threads(threads or available_cpus())
     model = sentence_transformers.SentenceTransformer(source, device="cpu")
     model.max_seq_length = encoder.max_length

@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         (
             "bench",
             bench,
-            "tokens per second, beside sentence-transformers where the checkpoint is named",
+            "tokens per second, beside sentence-transformers if you like; with --latency the time of single calls",
             "bench bge-small-en --against BAAI/bge-small-en",
         ),
         (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
+
+from bgert.progress import in_terminal
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["engine_options"]
+__all__ = ["bars", "engine_options", "quiet_option"]
 
 
 def engine_options(parser: argparse.ArgumentParser) -> None:
@@ -15,3 +18,13 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
     parser.add_argument("--precision", default="auto", help="precision of the graph, as fp32")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all)")
+
+
+def quiet_option(parser: argparse.ArgumentParser) -> None:
+    """For commands that work long enough for a bar."""
+    parser.add_argument("--quiet", action="store_true", help="no progress bar (there is none but in a terminal)")
+
+
+def bars(args: argparse.Namespace) -> bool:
+    """Whether to show one: somebody looks and tqdm is there."""
+    return not args.quiet and in_terminal() and importlib.util.find_spec("tqdm") is not None

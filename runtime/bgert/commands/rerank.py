@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bgert.commands.options import engine_options
+from bgert.commands.options import bars, engine_options, quiet_option
 from bgert.commands.text_files import read_texts
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truncation", default="longest_first", help="which side of a long pair loses its end")
     parser.add_argument("--sigmoid", action="store_true", help="scores in (0, 1) instead of raw logits")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    quiet_option(parser)
     engine_options(parser)
 
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length,
         truncation=args.truncation,
         sigmoid=args.sigmoid,
+        show_progress=bars(args),
     )
     kind = "sigmoid" if args.sigmoid else "logit"
     for index, score in ranked:

@@ -16,15 +16,19 @@ from bgert.errors import InputFileError, InvalidOptionError, InvalidTextError
 from bgert.paths import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
+
+    Each = Callable[[dict[str, Any], str], object]
 
 __all__ = ["atomic_file", "read_texts", "write_embeddings"]
 
 
-def read_texts(name: str, field: str = "text") -> Iterator[str]:
+def read_texts(name: str, field: str = "text", each: Each | None = None) -> Iterator[str]:
     """Texts of a file: a line each of `.txt` or of stdin (`-`), or one field a line of `.jsonl`.
+
+    `each` is called with the object of each line of `.jsonl` and its place, before its text is given out.
 
     Raises:
         InputFileError: the file cannot be opened, or is not UTF-8.
@@ -33,10 +37,10 @@ def read_texts(name: str, field: str = "text") -> Iterator[str]:
     """
     if name != "-" and Path(name).suffix.lower() not in (".txt", ".jsonl"):
         raise InvalidOptionError(f"{name}: input must end in .txt or .jsonl, or be - for lines of stdin")
-    return _read_texts(name, field)
+    return _read_texts(name, field, each)
 
 
-def _read_texts(name: str, field: str) -> Iterator[str]:
+def _read_texts(name: str, field: str, each: Each | None) -> Iterator[str]:
     as_json = name.lower().endswith(".jsonl")
     number = 0
     try:
@@ -47,7 +51,7 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
                 if not as_json:
                     yield text.removesuffix("\r")
                 elif text.strip():
-                    yield _field_of(text, field, f"{name}:{number}")
+                    yield _field_of(text, field, f"{name}:{number}", each)
     except UnicodeDecodeError as error:
         raise InputFileError(f"{name}:{number}: not UTF-8: {error.reason} at byte {error.start + 1}") from None
     except FileNotFoundError:
@@ -60,13 +64,15 @@ def _read_texts(name: str, field: str) -> Iterator[str]:
         raise InputFileError(f"{name[:200]}: {error.strerror}") from None
 
 
-def _field_of(line: str, field: str, where: str) -> str:
+def _field_of(line: str, field: str, where: str, each: Each | None) -> str:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InvalidTextError(f"{where}: not JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
         raise InvalidTextError(f"{where}: no text in field {field!r} (--field names another)")
+    if each is not None:
+        each(record, where)
     text: str = record[field]
     try:
         text.encode()
@@ -105,30 +111,45 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_embeddings(name: str, blocks: Iterable[NDArray[Any]], columns: int, dtype: type[Any]) -> int:
-    """Write blocks of rows to `.npy` or `.jsonl` as they come; returns the number of rows.
+def write_embeddings(
+    name: str,
+    blocks: Iterable[NDArray[Any]],
+    columns: int,
+    dtype: type[Any],
+    line_of: Callable[[list[float]], object] = list,
+) -> int:
+    """Write blocks of rows to `.npy`, `.jsonl` or stdout (`-`, as .jsonl) as they come; returns the number of rows.
+
+    `line_of` makes of a row what its line of JSON holds.
 
     Raises:
         InvalidOptionError: the file's ending is neither, or the folder is not writable.
     """
+    if name == "-":
+        return _write_lines(sys.stdout.buffer, blocks, line_of)
     path = user_path(name, "output")
     if path.suffix.lower() not in (".npy", ".jsonl"):
-        raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl")
-    rows = 0
+        raise InvalidOptionError(f"{name}: output must end in .npy or .jsonl, or be - for .jsonl on stdout")
     with atomic_file(path) as file:
         if path.suffix.lower() == ".jsonl":
-            for block in blocks:
-                for row in block:
-                    file.write(json.dumps(row.tolist()).encode() + b"\n")
-                rows += len(block)
-            return rows
-        body = _npy_header(file, 0, columns, dtype)
+            return _write_lines(file, blocks, line_of)
+        rows, body = 0, _npy_header(file, 0, columns, dtype)
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype).data)
             rows += len(block)
         file.seek(0)
         if _npy_header(file, rows, columns, dtype) != body:
             raise AssertionError("numpy changed the size of its header")
+    return rows
+
+
+def _write_lines(file: IO[bytes], blocks: Iterable[NDArray[Any]], line_of: Callable[[list[float]], object]) -> int:
+    rows = 0
+    for block in blocks:
+        for row in block:
+            file.write(json.dumps(line_of(row.tolist())).encode() + b"\n")
+        rows += len(block)
+        file.flush()
     return rows
 
 

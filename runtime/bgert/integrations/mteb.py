@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.errors import EngineNotInstalledError, InvalidOptionError
+from bgert.errors import EngineNotInstalledError, InvalidOptionError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -148,4 +148,4 @@ def _mteb(module: str) -> Any:
     try:
         return importlib.import_module(f"mteb.{module}")
     except ModuleNotFoundError as error:
-        raise EngineNotInstalledError(f"this needs {error.name}: pip install 'bgert[mteb]'") from None
+        raise EngineNotInstalledError(f"this needs {error.name}: {install_extra('mteb')}") from None

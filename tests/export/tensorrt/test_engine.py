@@ -293,7 +293,7 @@ def test_no_driver_no_library_no_gpu(folder, cache, machine, monkeypatch, capsys
     assert cli.main(["build", str(folder)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "pip install 'bgert[tensorrt]'" in error
+    assert "install the extra `tensorrt`" in error
     assert not cache.exists()
 
 

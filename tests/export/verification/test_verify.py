@@ -72,6 +72,15 @@ def test_a_slightly_different_weight(folder, checkpoint):
     assert "DIFFERS from transformers" in report.summary()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_bar_in_a_terminal(folder, checkpoint, tmp_path, monkeypatch, capsys, quiet):
+    monkeypatch.setattr("bgert.commands.options.in_terminal", lambda: True)
+    (tmp_path / "texts.txt").write_text("copy the model\nmodel\n")
+    argv = ["verify", str(folder), "--against", str(checkpoint), "--texts", str(tmp_path / "texts.txt")]
+    assert main(argv + ["--quiet"] * quiet) == 0
+    assert ("token/s" in capsys.readouterr().err) != quiet
+
+
 def test_another_checkpoint(folder, make_checkpoint, sentence_transformers_files):
     other = make_checkpoint("other", seed=1, files=sentence_transformers_files("cls"))
     (report,) = verify_against(folder, other)
@@ -90,9 +99,13 @@ def test_another_tokenizer(folder, checkpoint):
     assert "differ from transformers'" in report.failures[0]
 
 
-def test_another_size_and_kind(folder, make_checkpoint, make_config):
-    with pytest.raises(InvalidOptionError, match="cannot be compared"):
+def test_another_size_and_kind(folder, make_checkpoint, make_config, monkeypatch):
+    """Said before PyTorch computes anything."""
+    monkeypatch.setattr("bgert_export.verification.verify.TorchReference", None)
+    with pytest.raises(InvalidOptionError, match=r"hidden_size \d+ and 32.*cannot be compared"):
         verify_against(folder, make_checkpoint("other", config=make_config(hidden_size=32)))
+    with pytest.raises(InvalidOptionError, match=r"num_hidden_layers \d and 5; they cannot be compared"):
+        verify_against(folder, make_checkpoint("deeper", config=make_config(num_hidden_layers=5)))
     reranker = make_config(architectures=["BertForSequenceClassification"], num_labels=1)
     with pytest.raises(InvalidOptionError, match="cannot be compared"):
         verify_against(folder, make_checkpoint("reranker", config=reranker))

@@ -154,7 +154,7 @@ def module(version="1.31.1", providers=("CUDAExecutionProvider", "CPUExecutionPr
 @pytest.mark.parametrize(
     ("ort", "packages", "words"),
     [
-        (None, {}, "cannot be imported .*extra `gpu`"),
+        (None, {}, r"cannot be imported .*the extra `gpu`"),
         (module(providers=["CPUExecutionProvider"]), {"onnxruntime": "1.32.0"}, "built without CUDA: pip uninstall"),
         (
             module(providers=["CPUExecutionProvider"]),

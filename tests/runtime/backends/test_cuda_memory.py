@@ -139,7 +139,7 @@ def test_no_device_and_why(monkeypatch, code, driver, visible, words):
 
 
 def test_a_missing_library_names_the_package():
-    with pytest.raises(EngineNotInstalledError, match=r"libnothing\.so\.1 cannot .*bgert\[gpu\].*some-package"):
+    with pytest.raises(EngineNotInstalledError, match=r"libnothing\.so\.1 cannot .*extra `gpu`.*some-package"):
         load_library("libnothing.so.1", "some-package")
 
 

@@ -118,6 +118,7 @@ def test_tokenize(demo_folder, capsys):
         ["bench", "{folder}", "--texts", "0"],
         ["export", "/no/such/checkpoint", "-o", "{tmp}/model"],
         ["verify", "/no/such/folder", "--against", "/none"],
+        ["export", "bge-small-en-v1.5", "-o", "{tmp}/model"],
     ],
 )
 def test_errors_are_one_line_and_status_2(demo_folder, tmp_path, capsys, argv):
@@ -144,3 +145,67 @@ def test_the_installed_command(demo_folder):
         check=True,
     )
     assert json.loads(done.stdout) == [101, 7632, 102]
+
+
+def test_encode_keeps_fields(demo_folder, encoder, tmp_path):
+    records = [{"id": number, "title": f"t{number}", "text": "word " * (40 - number)} for number in range(30)]
+    records[3]["extra"] = {"a": [1, "\ud800"]}
+    (tmp_path / "in.jsonl").write_text("\n\n".join(map(json.dumps, records)))
+    vectors = encoder.encode([record["text"] for record in records])
+    argv = ["encode", str(demo_folder), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    for fields in (["id", "title"], ["id"], None):
+        assert main([*argv, "--keep", "all" if fields is None else ",".join(fields)]) == 0
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        np.testing.assert_allclose([line.pop("embedding") for line in lines], vectors, atol=1e-6)
+        assert lines == [record if fields is None else {key: record[key] for key in fields} for record in records]
+
+
+@pytest.mark.parametrize(
+    ("keep", "output", "said"),
+    [
+        ("id", "out.npy", "--keep is for .jsonl to .jsonl"),
+        ("id,", "out.jsonl", "names of fields"),
+        ("id,nothing", "out.jsonl", "in.jsonl:1: no field 'nothing'"),
+        ("all", "out.jsonl", "in.jsonl:2: has a field 'embedding' already"),
+    ],
+)
+def test_what_cannot_be_kept(demo_folder, tmp_path, capsys, keep, output, said):
+    lines = [{"id": 1, "text": "a"}, {"id": 2, "text": "b", "embedding": 3}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    argv = ["encode", str(demo_folder), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / output)]
+    assert main([*argv, "--keep", keep]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_encode_to_stdout(demo_folder, encoder, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("first text\nsecond\n")
+    assert main(["encode", str(demo_folder), "--input", str(tmp_path / "in.txt"), "--output", "-"]) == 0
+    done = capsys.readouterr()
+    np.testing.assert_allclose(
+        [json.loads(line) for line in done.out.splitlines()], encoder.encode(["first text", "second"]), atol=1e-6
+    )
+    assert "2 embeddings of 384 x float32 on stdout" in done.err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("command", ["encode", "bench", "latency", "rerank"])
+def test_a_bar_in_a_terminal(demo_folder, make_reranker_checkpoint, tmp_path, monkeypatch, capsys, command, quiet):
+    monkeypatch.setattr("bgert.commands.options.in_terminal", lambda: True)
+    (tmp_path / "in.txt").write_text("a text\n" * 7)
+    folder, source = str(demo_folder), str(tmp_path / "in.txt")
+    if command == "rerank":
+        folder = str(tmp_path / "reranker")
+        assert main(["export", str(make_reranker_checkpoint(num_labels=1)), "-o", folder, "--no-verify"]) == 0
+    argv, total = {
+        "encode": (["encode", folder, "--input", source, "--output", str(tmp_path / "out.npy")], "7/7"),
+        "bench": (["bench", folder, "--texts", "4", "--rounds", "2"], "3/3"),
+        "latency": (
+            ["bench", folder, "--latency", "--batch", "1", "--length", "8", "--calls", "3", "--warm-up", "3"],
+            "48.0/48.0",
+        ),
+        "rerank": (["rerank", folder, "--query", "x", "--input", source], "7/7"),
+    }[command]
+    capsys.readouterr()
+    assert main(argv + ["--quiet"] * quiet) == 0
+    assert (total in capsys.readouterr().err) != quiet

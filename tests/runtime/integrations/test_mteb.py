@@ -65,14 +65,14 @@ def test_a_name_has_an_organization(prompted, name):
 def test_without_mteb(prompted, monkeypatch):
     for module in ("mteb", "mteb.models"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(EngineNotInstalledError, match=r"bgert\[mteb\]"):
+    with pytest.raises(EngineNotInstalledError, match=r"extra `mteb`"):
         _ = MtebEncoder(prompted, "bgert/tiny").mteb_model_meta
 
 
 @pytest.fixture(scope="module")
 def mteb(tmp_path_factory):
     if importlib.util.find_spec("mteb") is None:
-        pytest.skip("mteb is not installed: pip install 'bgert[mteb]'")
+        pytest.skip("mteb is not installed: it is the extra `mteb`")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("MTEB_CACHE", str(tmp_path_factory.mktemp("mteb")))  # it makes the folder when imported
         warnings.simplefilter("ignore")

@@ -218,12 +218,15 @@ def test_model_folder_gives_the_same_ids(demo_checkpoint, demo_folder):
 
 
 def test_loading_is_fast(demo_checkpoint):
-    best = 1.0
-    for _ in range(5):
+    ours, theirs = [], []
+    for _ in range(5):  # side by side: a busy machine slows both
         start = time.process_time()
         Tokenizer(read_checkpoint(demo_checkpoint))
-        best = min(best, time.process_time() - start)
-    assert best < 0.1  # 0.03 s on a machine with nothing else to do
+        middle = time.process_time()
+        Reference.from_file(str(demo_checkpoint / "tokenizer.json"))
+        ours.append(middle - start)
+        theirs.append(time.process_time() - middle)
+    assert min(ours) < 6 * min(theirs)  # 2 x
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,15 @@ def test_published_sentencepiece_model(shared_data, tmp_path):
 def test_published_vocabulary_loads_fast(shared_data, tmp_path):
     spec = read_checkpoint(shared_data / "tokenizers" / "xlm-roberta-base")
     section = spec.write(tmp_path)
-    best = 9.0
-    for _ in range(4):
+    ours, theirs = [], []
+    for _ in range(4):  # side by side: a busy machine slows both
         start = time.process_time()
         Tokenizer(TokenizerSpec.read(tmp_path, section))
-        best = min(best, time.process_time() - start)
-    assert best < 0.2  # 0.1 s on a machine with nothing else to do
+        middle = time.process_time()
+        Reference.from_file(str(shared_data / "tokenizers" / "xlm-roberta-base" / "tokenizer.json"))
+        ours.append(middle - start)
+        theirs.append(time.process_time() - middle)
+    assert min(ours) < min(theirs) / 2  # 1/7
 
 
 def test_scores_of_a_plain_class_are_those_of_tokenizers(unigram, charsmap, tmp_path, rng):

@@ -11,7 +11,7 @@ from typing import Any
 from bgert.backends import onnxruntime_import
 from bgert.backends.cuda.session import PROVIDER
 from bgert.backends.cuda_memory import CudaRuntime, load_library
-from bgert.errors import DeviceUnavailableError, EngineNotInstalledError
+from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, install_extra
 
 __all__ = [
     "count_devices",
@@ -68,17 +68,17 @@ def import_onnxruntime() -> Any:
         if plain is not None and gpu is not None:
             raise EngineNotInstalledError(
                 f"onnxruntime {plain} and onnxruntime-gpu {gpu} are both installed, in one folder, and the one without "
-                "CUDA won: pip uninstall onnxruntime onnxruntime-gpu, then pip install 'bgert[gpu]'"
+                f"CUDA won: pip uninstall onnxruntime onnxruntime-gpu, then {install_extra('gpu')}"
             )
         raise EngineNotInstalledError(
             f"onnxruntime {onnxruntime.__version__} is built without CUDA: pip uninstall onnxruntime, then "
-            "pip install 'bgert[gpu]'"
+            + install_extra("gpu")
         )
     version = tuple(int(part) for part in re.findall(r"\d+", onnxruntime.__version__)[:2])
     if version < MINIMUM:
         raise EngineNotInstalledError(
             f"onnxruntime-gpu {onnxruntime.__version__} is older than {MINIMUM[0]}.{MINIMUM[1]}, which the cuda graph "
-            "needs: pip install -U 'bgert[gpu]'"
+            f"needs: {install_extra('gpu')} again, with pip's -U"
         )
     return onnxruntime
 
@@ -97,7 +97,7 @@ def cuda_major(onnxruntime: Any) -> int:
     if major not in LIBRARIES:
         raise EngineNotInstalledError(
             f"onnxruntime-gpu {onnxruntime.__version__} was built for CUDA {cuda_version or 'of an unknown version'}; "
-            f"bgert knows {' and '.join(map(str, sorted(LIBRARIES)))}: pip install 'bgert[gpu]'"
+            f"bgert knows {' and '.join(map(str, sorted(LIBRARIES)))}: {install_extra('gpu')}"
         )
     return major
 
@@ -119,8 +119,7 @@ def require_libraries(major: int) -> None:
         names = ", ".join(soname for soname, _ in missing)
         packages = " ".join(f"'{package}'" for package in dict.fromkeys(package for _, package in missing))
         raise EngineNotInstalledError(
-            f"ONNX Runtime's CUDA provider needs {names}, not found: pip install 'bgert[gpu]', "
-            f"or pip install {packages}"
+            f"ONNX Runtime's CUDA provider needs {names}, not found: {install_extra('gpu')}, or pip install {packages}"
         )
     try:
         load_library("libcuda.so.1", "the NVIDIA driver")

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from bgert.backends.tensorrt.engine_cache import Environment
-from bgert.errors import EngineNotInstalledError
+from bgert.errors import EngineNotInstalledError, install_extra
 
 if TYPE_CHECKING:
     from bgert.backends.cuda_driver import Gpu
@@ -49,7 +49,7 @@ def _import(name: str) -> Any:
         module = importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:  # a missing library shows as any of them
         raise EngineNotInstalledError(
-            f"{name} cannot be imported ({error}): pip install 'bgert[tensorrt]', on a Jetson use JetPack's"
+            f"{name} cannot be imported ({error}): {install_extra('tensorrt')}, on a Jetson use JetPack's"
         ) from None
     version = version_of(module)
     if not OLDEST <= version < _FIRST_UNKNOWN:
