@@ -36,6 +36,7 @@ class Reranker(Model):
         self,
         pairs: Pair | Sequence[Pair],
         *,
+        prompt: str | None = None,
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
@@ -45,6 +46,8 @@ class Reranker(Model):
 
         Args:
             pairs: a list of pairs, or one pair. A query that many pairs share, next to each other, is tokenized once.
+            prompt: name of a prompt of the manifest to put before every query; None for the model's default, if it
+                has one.
             max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
                 `TruncationWarning`. None for the model's own limit.
             truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
@@ -60,15 +63,15 @@ class Reranker(Model):
 
         Raises:
             InvalidTextError: an item is not a pair of `str`.
-            InvalidOptionError: an unknown truncation, a `max_length` out of range, or a side that is not to be
-                cut and leaves no room for the other.
+            InvalidOptionError: an unknown prompt or truncation, a `max_length` out of range, or a side that is not to
+                be cut and leaves no room for the other.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
         single = isinstance(pairs, (tuple, list)) and len(pairs) == 2 and all(isinstance(s, str) for s in pairs)
         items: Any = [pairs] if single else pairs
         if not isinstance(items, (list, tuple)):
             raise InvalidTextError(f"pairs is {type(pairs).__name__}: pass a list of (query, document)")
-        scores = self._score(items, len(items), max_length, truncation, sigmoid, show_progress)
+        scores = self._score(items, len(items), prompt, max_length, truncation, sigmoid, show_progress)
         return Scores.of(scores[0], scores.info) if single and scores.info is not None else scores
 
     def rank(
@@ -77,6 +80,7 @@ class Reranker(Model):
         documents: Sequence[str],
         *,
         top_k: int | None = None,
+        prompt: str | None = None,
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
@@ -87,6 +91,7 @@ class Reranker(Model):
             query: one text.
             documents: a list of texts.
             top_k: keep the best so many; None for all.
+            prompt: as in `score`.
             max_length: as in `score`.
             truncation: as in `score`.
             sigmoid: as in `score`.
@@ -108,7 +113,7 @@ class Reranker(Model):
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        scores = self._score(pairs, len(documents), max_length, truncation, sigmoid, None)
+        scores = self._score(pairs, len(documents), prompt, max_length, truncation, sigmoid, None)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [(int(index), float(scores[index])) for index in best]
 
@@ -116,17 +121,19 @@ class Reranker(Model):
         self,
         pairs: Iterable[Pair],
         count: int,
+        prompt: str | None,
         max_length: int | None,
         truncation: str,
         sigmoid: bool,
         show_progress: bool | None,
     ) -> Scores:
+        prefix = self.prompt_text(prompt)
         self.check_max_length(max_length, pair=True)
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done = 0, 0, 0
         with self._runner.progress(count, show_progress) as advance:
-            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation)):
+            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(prefix, max_length, truncation)):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
                 truncated[done:stop] = window.truncated
@@ -148,7 +155,7 @@ class Reranker(Model):
         )
         return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
 
-    def _tokenize(self, max_length: int | None, truncation: str) -> Callable[[list[Pair]], TokenBatch]:
+    def _tokenize(self, prefix: str, max_length: int | None, truncation: str) -> Callable[[list[Pair]], TokenBatch]:
         def tokenize(pairs: list[Pair]) -> TokenBatch:
             for index, pair in enumerate(pairs):
                 if isinstance(pair, (str, bytes)) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -157,7 +164,7 @@ class Reranker(Model):
                         f"pair {index} is a {type(pair).__name__}{size}: pass (query, document) for each"
                     )
             return self.tokenizer.encode_batch(
-                [query for query, _ in pairs],
+                _with_prompt([query for query, _ in pairs], prefix),
                 [document for _, document in pairs],
                 max_length=max_length,
                 truncation=truncation,
@@ -166,6 +173,11 @@ class Reranker(Model):
             )
 
         return tokenize
+
+
+def _with_prompt(queries: list[str], prefix: str) -> list[str]:
+    """Put the prompt before every query; items that are no str stay, for the tokenizer to refuse by index."""
+    return [prefix + query if isinstance(query, str) else query for query in queries] if prefix else queries
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

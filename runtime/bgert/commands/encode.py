@@ -20,7 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="FILE", help=".txt (a text a line), .jsonl, or - for stdin")
     parser.add_argument("--output", required=True, metavar="FILE", help=".npy or .jsonl; replaced only on success")
     parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the text (default: text)")
-    parser.add_argument("--role", choices=("text", "query", "document"), default="text", help="which prompt to add")
+    parser.add_argument(
+        "--role", choices=("text", "query", "document"), default="text", help="as encode, encode_queries, encode_corpus"
+    )
     parser.add_argument("--prompt", help="name of another prompt of the model")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens a text may have")
     parser.add_argument("--dimensions", type=int, metavar="N", help="keep the first N dimensions")
@@ -37,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidOptionError("--prompt and --role each name a prompt: use one of them")
     texts = read_texts(args.input, args.field)
     encoder = Encoder(args.folder, device=args.device, precision=args.precision, threads=args.threads)
-    prompt = args.prompt
-    if args.role in encoder.manifest.prompts:
-        prompt = args.role
+    prompt = args.prompt if args.role == "text" else args.role
     blocks = encoder.stream(
         texts, prompt=prompt, max_length=args.max_length, dimensions=args.dimensions, dtype=args.dtype
     )
