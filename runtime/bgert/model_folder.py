@@ -18,7 +18,7 @@ from bgert.errors import IntegrityError, ModelFolderError, ModelNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["MANIFEST_NAME", "SCHEMA_VERSION", "FileEntry", "GraphEntry", "Manifest", "Parity"]
+__all__ = ["MANIFEST_NAME", "SCHEMA_VERSION", "CallParity", "FileEntry", "GraphEntry", "Manifest", "Parity"]
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -44,6 +44,22 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class CallParity:
+    """How far a call of the runtime is from the same call of another library on the checkpoint's folder."""
+
+    call: str
+    """`encode`, `encode_queries`, `encode_corpus` or `score`."""
+    reference: str
+    """Library, version and call."""
+    count: int
+    """How many texts or pairs; 0 if there was nothing to compare with."""
+    max_abs_error: float | None
+    """Of components of vectors at length one, or of raw logits; None if nothing was compared."""
+    not_compared: str = ""
+    """What the comparison leaves out, and why."""
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far a graph's outputs are from the PyTorch checkpoint's."""
 
@@ -62,6 +78,8 @@ class Parity:
     """Rerankers only: share of queries whose documents come in the same order."""
     engine: str = ""
     """Engine and version that ran the graph."""
+    calls: list[CallParity] = field(default_factory=list)
+    """The runtime's calls beside sentence-transformers', with prompts and limits; of one graph of a folder."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +140,10 @@ class Manifest:
     num_labels: int | None = None
     """Logits a pair; None for encoders."""
     prompts: dict[str, str] = field(default_factory=dict)
-    """Prompt name to the text put before an input; `query` and `document` are what
-    `encode_queries` and `encode_corpus` use."""
+    """Prompt name to the text put before an input (for rerankers: before the query), empty texts included. `query` and
+    `document` are what `encode_queries` and `encode_corpus` use."""
     default_prompt: str | None = None
-    """Name of the prompt that plain `encode` uses."""
+    """Name of the prompt that plain `encode` uses, and `score`."""
     choices: list[Choice] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -235,6 +253,7 @@ _NESTED: dict[tuple[str, str], type] = {
     ("Manifest", "choices"): Choice,
     ("GraphEntry", "files"): FileEntry,
     ("GraphEntry", "parity"): Parity,
+    ("Parity", "calls"): CallParity,
 }
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
