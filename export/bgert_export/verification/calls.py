@@ -206,6 +206,8 @@ class _Peer:
                 str(checkpoint.folder), activation_fn=self._identity, **options
             )
         self._model.float().eval()  # half precision widens without loss
+        if not self._same_rules:
+            self._model.default_prompt_name = None  # it gets each text with its prompt
         self._settle_limit(checkpoint.architecture.max_tokens)
 
     def _settle_limit(self, most: int) -> None:
