@@ -7,7 +7,7 @@ task models put before them. XLM-RoBERTa is the same network with positions that
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
@@ -124,6 +124,10 @@ class Architecture:
             )
         return architecture
 
+    def as_kind(self, kind: str) -> Architecture:
+        """The same network with or without a classifier; one that config.json knows nothing of has one label."""
+        return replace(self, kind=kind, num_labels=1 if kind == _RERANKER else None)
+
     def weight_shapes(self) -> dict[str, Shape]:
         """Logical name to shape of every weight that the graph uses. Linear weights are [out, in]."""
         hidden, inner = self.hidden_size, self.intermediate_size
@@ -174,10 +178,13 @@ class WeightMap:
     """The checkpoint's names that the graph has no use for: heads of training, saved buffers."""
 
 
-def map_weights(architecture: Architecture, found: Mapping[str, Shape]) -> WeightMap:
+def map_weights(
+    architecture: Architecture, found: Mapping[str, Shape], *, tolerated: tuple[str, ...] = ()
+) -> WeightMap:
     """Match a checkpoint's weight names and shapes with what the architecture needs.
 
-    Old checkpoints call LayerNorm's weight and bias `gamma` and `beta`.
+    Old checkpoints call LayerNorm's weight and bias `gamma` and `beta`. Weights that begin with one of `tolerated`
+    may be there without a use.
 
     Raises:
         CheckpointError: a weight is missing, has another shape, or is one that the architecture does not have.
@@ -200,7 +207,7 @@ def map_weights(architecture: Architecture, found: Mapping[str, Shape]) -> Weigh
                 f"the weight {actual} has shape {list(found[actual])}, config.json asks for {list(shape)}"
             )
         names[short] = actual
-    tolerated = ("embeddings.position_ids", "pooler.", "cls.", "lm_head.")
+    tolerated += ("embeddings.position_ids", "pooler.", "cls.", "lm_head.")
     for short, actual in logical.items():
         if not short.startswith(tolerated):
             raise CheckpointError(

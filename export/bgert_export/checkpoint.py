@@ -14,8 +14,8 @@ from bgert_export.architecture import Architecture, map_weights
 from bgert_export.errors import CheckpointError
 from bgert_export.known_models import published_id
 from bgert_export.network import Network
-from bgert_export.sentence_transformers_files import read_json
-from bgert_export.source import Source
+from bgert_export.sentence_transformers_files import StatedKind, read_json, stated_kind
+from bgert_export.source import ADAPTER, Source, adapter_error
 from bgert_export.weights import open_weights
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Checkpoint:
     config: dict[str, Any]
     tokenizer_config: dict[str, Any]
     network: Network
+    overruled: StatedKind | None = None
+    """Where the sentence-transformers files say another kind than config.json's architectures: theirs counts."""
 
     @property
     def folder(self) -> Path:
@@ -90,22 +92,39 @@ class Checkpoint:
             CheckpointError: a file is missing or damaged, or weights and config.json disagree.
             UnsupportedCheckpointError: an architecture or setting that bgert does not export.
         """
+        if (source.folder / ADAPTER).exists():
+            raise adapter_error(source.folder)
+        stated = stated_kind(source.folder)
         config = read_json(source.folder, "config.json", required=True)
         architecture = Architecture.from_config(config)
+        overruled = stated if stated is not None and stated.kind != architecture.kind else None
+        if overruled is not None:
+            architecture = architecture.as_kind(overruled.kind)
         weights = open_weights(source.folder)
-        network = Network(architecture, weights, map_weights(architecture, weights.shapes))
-        return cls(source, config, read_json(source.folder, "tokenizer_config.json"), network)
+        try:
+            weight_map = map_weights(architecture, weights.shapes, tolerated=("classifier.",) if overruled else ())
+        except CheckpointError as error:
+            if overruled is None:
+                raise
+            message = f"{error} (it is taken for the {overruled.kind} that {overruled.why})"
+            raise CheckpointError(message) from None
+        network = Network(architecture, weights, weight_map)
+        return cls(source, config, read_json(source.folder, "tokenizer_config.json"), network, overruled)
 
-    def names(self) -> list[str]:
-        """Names under which the model may be known, the most telling first."""
-        names = [self.source.hub_id] if self.source.hub_id else []
+    def names(self) -> list[tuple[str, str]]:
+        """Names under which the model may be known, the most telling first, each with where it is from."""
+        names = [(self.source.hub_id, "the hub id")] if self.source.hub_id else []
         folder = self.folder.resolve()
-        names.append(folder.name)
+        names.append((folder.name, "the folder's name"))
         # The hub's cache keeps a model in models--ORGANISATION--NAME/snapshots/COMMIT.
-        names += [parent.name.split("--")[-1] for parent in folder.parents if parent.name.startswith("models--")]
+        names += [
+            (parent.name.split("--")[-1], "the hub's cache")
+            for parent in folder.parents
+            if parent.name.startswith("models--")
+        ]
         base = self.config.get("_name_or_path")
         if isinstance(base, str) and base:
-            names.append(base)
+            names.append((base, "_name_or_path of config.json"))
         return names
 
     def source_record(self) -> dict[str, Any]:

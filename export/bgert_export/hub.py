@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bgert.errors import ModelNotFoundError
 from bgert_export.errors import DownloadError
-from bgert_export.source import Source
+from bgert_export.source import ADAPTER, Source, adapter_error
 from bgert_export.weights import SAFETENSORS, SAFETENSORS_INDEX, TORCH
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["download"]
 
 SMALL_FILES = (
     "config.json",
+    ADAPTER,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -40,6 +41,7 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
 
     Raises:
         ModelNotFoundError: the hub has no such repository or revision.
+        UnsupportedCheckpointError: it has a LoRA adapter.
         DownloadError: the hub cannot be reached, needs a login, or failed, and the cache has no copy.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
@@ -52,6 +54,8 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
         if not constants.HF_HUB_OFFLINE:
             try:
                 files = [entry.rfilename for entry in HfApi().model_info(repository, revision=revision).siblings or []]
+                if ADAPTER in files:
+                    raise adapter_error(where)
                 if progress is not None:
                     progress(f"downloading {where} from {hub}")
                 patterns = [*SMALL_FILES, *_weight_files(files, where)]

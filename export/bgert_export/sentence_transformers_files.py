@@ -1,7 +1,8 @@
-"""What a checkpoint's sentence-transformers files say of pooling, normalisation, prompts and length.
+"""What a checkpoint's sentence-transformers files say: encoder or reranker, pooling, prompts, length.
 
 Reads `modules.json`, the folders it names, `sentence_*_config.json` and `config_sentence_transformers.json` as
-sentence-transformers 2 to 6 write them. Anything there that bgert would not reproduce is an error, not ignored.
+sentence-transformers 2 to 6 write them and as version 6 reads them: without `modules.json` it reads none of the
+others. Anything there that bgert would not reproduce is an error, not ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SentenceTransformersFiles", "read_json"]
+__all__ = [
+    "PROMPTS",
+    "SentenceTransformersFiles",
+    "StatedKind",
+    "no_prompt_outside_pooling",
+    "read_json",
+    "stated_kind",
+]
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
@@ -34,17 +42,39 @@ _OLD_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLINGS = ("cls", "mean")
-_HARMLESS = {"max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
-_REQUIRED_VALUES = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-_PROMPT_NAMES = {"passage": "document", "corpus": "document"}
+_HARMLESS = {"max_seq_length", "do_lower_case", "unpad_inputs"}
+_REQUIRED_VALUES: dict[str, dict[str, Any]] = {
+    "encoder": {
+        "transformer_task": "feature-extraction",
+        "module_output_name": "token_embeddings",
+        "modality_config": "last_hidden_state",
+    },
+    "reranker": {
+        "transformer_task": "sequence-classification",
+        "module_output_name": "scores",
+        "modality_config": "logits",
+    },
+}
+_CLASSES = {"SentenceTransformer": "encoder", "CrossEncoder": "reranker"}
+ALWAYS_THERE = ("query", "document")
+"""Prompts that every encoder of sentence-transformers 6 has, empty if the file does not say."""
+
+
+@dataclass(frozen=True)
+class StatedKind:
+    """What the files say a checkpoint is, whatever config.json says."""
+
+    kind: str
+    """`encoder` or `reranker`."""
+    why: str
 
 
 @dataclass(frozen=True)
 class SentenceTransformersFiles:
     """The settings of a checkpoint that has a `modules.json`."""
 
-    pooling: str
-    """`cls` or `mean`."""
+    pooling: str | None
+    """`cls` or `mean`; None for rerankers, and where the folder of Pooling is missing."""
     pooling_file: str
     """Where that is said, for messages."""
     normalize: bool
@@ -52,17 +82,31 @@ class SentenceTransformersFiles:
     """Replaces the tokenizer's own limit in sentence-transformers; None if not said."""
     length_file: str | None
     prompts: dict[str, str] = field(default_factory=dict)
-    """Non-empty prompts; `passage` and `corpus` are called `document`."""
+    """By the names of the file, empty ones included."""
     default_prompt: str | None = None
+    include_prompt: bool = True
+    """Whether pooling counts the tokens of a prompt."""
+    activation: str | None = None
+    """Rerankers: the class that `CrossEncoder.predict` puts over the logits."""
 
     @classmethod
-    def read(cls, folder: Path, *, hidden_size: int, lowercase: bool | None) -> SentenceTransformersFiles | None:
-        """Read the files of a checkpoint folder; None if it has no `modules.json`.
+    def read(
+        cls,
+        folder: Path,
+        *,
+        kind: str = "encoder",
+        hidden_size: int,
+        lowercase: bool | None,
+        pooling_asked: bool = False,
+    ) -> SentenceTransformersFiles | None:
+        """Read the files of a checkpoint folder; None where sentence-transformers would not read them.
 
         Args:
             folder: the checkpoint.
+            kind: `encoder` or `reranker`, from `stated_kind` where it says so.
             hidden_size: width of the model, which pooling must agree with.
             lowercase: `do_lower_case` of `tokenizer_config.json`; sentence-transformers can ask for it a second time.
+            pooling_asked: the caller says the pooling, so that its folder may be missing.
 
         Raises:
             UnsupportedCheckpointError: a module or setting that bgert does not have; the message names it.
@@ -70,15 +114,31 @@ class SentenceTransformersFiles:
         """
         if not (folder / MODULES).is_file():
             return None
-        modules = _modules(folder)
-        length, length_file = _transformer(folder, modules[0][1], lowercase)
-        pooling_file = str(PurePosixPath(modules[1][1]) / "config.json")
-        pooling, include_prompt = _pooling(folder, pooling_file, hidden_size)
-        prompts, default = _prompts(folder)
-        if prompts and not include_prompt:
+        modules, stated = _modules(folder), stated_kind(folder)
+        if kind == "reranker" and stated is None:
+            return None  # CrossEncoder takes the network of such a folder and none of its settings
+        if kind == "encoder" and len(modules) < 2:
+            raise _unsupported(["Transformer"])
+        length, length_file = _transformer(folder, modules[0][1], lowercase, kind)
+        config = read_json(folder, PROMPTS)
+        prompts, default = _prompts(config, ALWAYS_THERE if kind == "encoder" else ())
+        if kind == "reranker":
+            return cls(None, "", False, length, length_file, prompts, default, activation=_activation(config))
+        if config.get("truncate_dim") is not None:
             raise UnsupportedCheckpointError(
-                f"{pooling_file}: include_prompt false with prompts is not supported: bgert pools over all tokens"
+                f"{PROMPTS}: truncate_dim {config['truncate_dim']!r} is not supported: remove it and pass "
+                "dimensions= to encode instead"
             )
+        pooling_file = str(PurePosixPath(modules[1][1]) / "config.json")
+        pooling, include_prompt = None, True
+        if (folder / pooling_file).exists():
+            pooling, include_prompt = _pooling(folder, pooling_file, hidden_size)
+        elif not pooling_asked:
+            raise CheckpointError(
+                f"{folder} has no {pooling_file}, which {MODULES} names: download it too, or pass --pooling"
+            )
+        if any(prompts.values()) and not include_prompt:
+            raise no_prompt_outside_pooling(pooling_file)
         return cls(
             pooling=pooling,
             pooling_file=pooling_file,
@@ -87,7 +147,37 @@ class SentenceTransformersFiles:
             length_file=length_file,
             prompts=prompts,
             default_prompt=default,
+            include_prompt=include_prompt,
         )
+
+
+def stated_kind(folder: Path) -> StatedKind | None:
+    """Whether the files say encoder or reranker; None where they leave it to config.json.
+
+    sentence-transformers goes by `model_type` and `modules.json`, and takes the encoder out of a checkpoint whose
+    architecture is a classifier when they say so. A lone Transformer without a `model_type` says neither.
+
+    Raises:
+        UnsupportedCheckpointError: another class of sentence-transformers, or modules that bgert does not have.
+        CheckpointError: a file is damaged, or the two contradict each other.
+    """
+    if not (folder / MODULES).is_file():
+        return None
+    model_type = read_json(folder, PROMPTS).get("model_type")
+    if model_type is not None and model_type not in _CLASSES:
+        raise UnsupportedCheckpointError(
+            f"{PROMPTS}: model_type {model_type!r} is not supported: bgert exports {' and '.join(_CLASSES)}"
+        )
+    names = [name for name, _ in _modules(folder)]
+    if model_type == "CrossEncoder":
+        if len(names) > 1:
+            raise CheckpointError(
+                f"{PROMPTS} says CrossEncoder, but {MODULES} has {', '.join(names)}: they do not belong together"
+            )
+        return StatedKind("reranker", f"{PROMPTS} says CrossEncoder")
+    if len(names) > 1:
+        return StatedKind("encoder", f"{MODULES} has {' and '.join(names)}")
+    return None
 
 
 def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, Any]:
@@ -104,7 +194,7 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
         return {}
     except OSError as error:
         raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / name} is not valid JSON ({error}): download it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{folder / name} does not hold an object: download it again")
@@ -112,12 +202,12 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Type and folder of Transformer, Pooling and perhaps Normalize, in this order."""
+    """Type and folder of Transformer alone, or of Transformer, Pooling and perhaps Normalize, in this order."""
     damaged = CheckpointError(f"{folder / MODULES} is not a list of modules: download it again")
     try:
         entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
         found = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise damaged from None
     names = [kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else kind for kind, _ in found]
     for name in names:
@@ -125,11 +215,8 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
             raise UnsupportedCheckpointError(
                 f"{MODULES}: the module {name} is not supported: bgert exports Transformer, Pooling and Normalize"
             )
-    if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise UnsupportedCheckpointError(
-            f"{MODULES}: the modules {', '.join(names)} are not supported in this order: bgert exports Transformer, "
-            "Pooling and, after them, Normalize"
-        )
+    if names not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise _unsupported(names)
     for _, path in found:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise CheckpointError(f"{MODULES} names the folder {path!r}, which is not inside the checkpoint: refused")
@@ -141,18 +228,25 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     return [(name, path) for name, (_, path) in zip(names, found, strict=True)]
 
 
-def _transformer(folder: Path, path: str, lowercase: bool | None) -> tuple[int | None, str | None]:
+def _unsupported(names: list[str]) -> UnsupportedCheckpointError:
+    return UnsupportedCheckpointError(
+        f"{MODULES}: the modules {', '.join(names)} are not supported in this order: bgert exports Transformer, "
+        "Pooling and, after them, Normalize"
+    )
+
+
+def _transformer(folder: Path, path: str, lowercase: bool | None, kind: str) -> tuple[int | None, str | None]:
     for name in _TRANSFORMER_CONFIGS:
         config = read_json(folder / path, name)
         if config:
             break
     else:
         return None, None
+    required = _REQUIRED_VALUES[kind]
     for key, value in config.items():
-        if key in _REQUIRED_VALUES:
-            if value != _REQUIRED_VALUES[key]:
-                raise UnsupportedCheckpointError(f"{name}: {key} {value!r} is not supported")
-        elif value and key not in _HARMLESS:
+        if key == "modality_config":
+            value = _output_of_text(value, required[key])
+        if (key in required and value != required[key]) or (value and key not in _HARMLESS | required.keys()):
             raise UnsupportedCheckpointError(f"{name}: {key} {value!r} is not supported")
     if config.get("do_lower_case") and lowercase is not True:
         raise UnsupportedCheckpointError(
@@ -166,8 +260,23 @@ def _transformer(folder: Path, path: str, lowercase: bool | None) -> tuple[int |
     return length, name
 
 
+def _output_of_text(config: Any, required: Any) -> Any:
+    """Which output of the network a `modality_config` for text alone takes, else the config itself."""
+    if not isinstance(config, dict) or list(config) != ["text"] or not isinstance(config["text"], dict):
+        return config
+    text = {"method": "forward"} | config["text"]
+    return text.get("method_output_name", required) if text["method"] == "forward" else config
+
+
+def no_prompt_outside_pooling(pooling_file: str) -> UnsupportedCheckpointError:
+    """The refusal of prompts that pooling would have to leave out."""
+    return UnsupportedCheckpointError(
+        f"{pooling_file}: include_prompt false with prompts is not supported: bgert pools over all tokens"
+    )
+
+
 def _pooling(folder: Path, name: str, hidden_size: int) -> tuple[str, bool]:
-    config = read_json(folder, name, required=True)
+    config = read_json(folder, name)
     mode = config.get("pooling_mode")
     if mode is None:
         mode = [new for old, new in _OLD_POOLING.items() if config.get(old)] or ["mean"]
@@ -177,21 +286,22 @@ def _pooling(folder: Path, name: str, hidden_size: int) -> tuple[str, bool]:
     width = config.get("embedding_dimension", config.get("word_embedding_dimension", hidden_size))
     if width != hidden_size:
         raise CheckpointError(f"{name}: embedding dimension {width!r}, but config.json has hidden_size {hidden_size}")
-    return str(modes[0]), config.get("include_prompt", True) is True
+    return str(modes[0]), bool(config.get("include_prompt", True))
 
 
-def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
-    config = read_json(folder, PROMPTS)
+def _prompts(config: dict[str, Any], always: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
+    """The prompts of the file, null as empty, and the name of the default one."""
     raw: dict[str, str | None] = config.get("prompts") or {}
     if not isinstance(raw, dict) or not all(isinstance(text, str | None) for text in raw.values()):
         raise CheckpointError(f"{PROMPTS}: prompts is not an object of texts")
-    named = {name: _PROMPT_NAMES.get(name, name) if _PROMPT_NAMES.get(name, name) not in raw else name for name in raw}
-    prompts: dict[str, str] = {}
-    for name, text in raw.items():
-        if text:
-            prompts.setdefault(named[name], text)
+    prompts = {name: text or "" for name, text in raw.items()}
     default = config.get("default_prompt_name")
-    if default is not None and default not in raw:
+    if default is not None and (not isinstance(default, str) or default not in {*prompts, *always}):
         raise CheckpointError(f"{PROMPTS}: default_prompt_name {default!r} is none of the prompts")
-    default = named[default] if default is not None else None
-    return prompts, default if default in prompts else None
+    return prompts, default
+
+
+def _activation(config: dict[str, Any]) -> str | None:
+    """sentence-transformers takes classes of torch alone, and its default for others."""
+    name = config.get("activation_fn")
+    return name if isinstance(name, str) and name.startswith("torch.") else None

@@ -2,6 +2,9 @@
 
 What the caller says comes first, then the checkpoint's sentence-transformers files, then the table of known models.
 Nothing that changes the vectors is guessed: where none of these says it, the error names the flag to pass.
+
+Prompts are what sentence-transformers 6 makes of them: an encoder always has `query` and `document`, empty where
+nobody says them, so that a default prompt never stands in for them. `passage` and `corpus` are names like any other.
 """
 
 from __future__ import annotations
@@ -11,17 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice
-from bgert_export.errors import UndecidedError
+from bgert.tokenizer.checkpoint_files import stated_limit
+from bgert_export.errors import CheckpointError, UndecidedError
 from bgert_export.known_models import KnownModel, find_known
-from bgert_export.sentence_transformers_files import PROMPTS, SentenceTransformersFiles
+from bgert_export.sentence_transformers_files import (
+    ALWAYS_THERE,
+    MODULES,
+    PROMPTS,
+    SentenceTransformersFiles,
+    no_prompt_outside_pooling,
+)
 
 if TYPE_CHECKING:
     from bgert_export.checkpoint import Checkpoint
 
-__all__ = ["Options", "Settings", "decide"]
+__all__ = ["ASKED", "Options", "Settings", "decide"]
 
 POOLINGS = ("cls", "mean")
-_UNLIMITED = 1 << 20  # transformers writes 10**30 where a tokenizer knows no limit
+ASKED = "asked for"
+"""How the reason of a choice begins that the caller made."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,11 @@ class Settings:
     default_prompt: str | None = None
     choices: list[Choice] = field(default_factory=list)
 
+    @property
+    def default_prefix(self) -> str:
+        """The text of the default prompt, empty if there is none."""
+        return self.prompts.get(self.default_prompt, "") if self.default_prompt is not None else ""
+
 
 def decide(checkpoint: Checkpoint, options: Options) -> Settings:
     """Settle everything that config.json does not say.
@@ -65,30 +81,39 @@ class _Decision:
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
         self._options = options
         self._architecture = checkpoint.architecture
+        self._config = checkpoint.config
         self._tokenizer = checkpoint.tokenizer_config
         self._choices: list[Choice] = []
+        if checkpoint.overruled is not None:
+            self._say("kind", checkpoint.overruled.kind, f"{checkpoint.overruled.why}; config.json has the "
+                      f"architectures {self._config.get('architectures')!r}")  # fmt: skip
+        self._named_by = ""
         self._known = self._find_known(checkpoint)
         lowercase = self._tokenizer.get("do_lower_case")
-        self._files: SentenceTransformersFiles | None = None
-        if self._architecture.kind == "encoder":
-            self._files = SentenceTransformersFiles.read(
-                checkpoint.folder, hidden_size=self._architecture.hidden_size, lowercase=lowercase
-            )
+        self._files = SentenceTransformersFiles.read(
+            checkpoint.folder,
+            kind=self._architecture.kind,
+            hidden_size=self._architecture.hidden_size,
+            lowercase=lowercase,
+            pooling_asked=options.pooling is not None,
+        )
+        if self._files is None and (checkpoint.folder / PROMPTS).is_file():
+            missing = "no model_type" if (checkpoint.folder / MODULES).is_file() else f"no {MODULES}"
+            self._say("unread_files", [PROMPTS], f"there is {missing}, without which sentence-transformers 6 does not "
+                      "read it either")  # fmt: skip
         if self._known and None not in (self._known.lowercase, lowercase) and self._known.lowercase != lowercase:
             self._say("lowercase", lowercase, f"tokenizer_config.json; the published {self._known.name} has "
                       f"{self._known.lowercase}")  # fmt: skip
 
     def settings(self) -> Settings:
         pooling, normalize = None, False
-        prompts: dict[str, str] = {}
-        default = None
         if self._architecture.kind == "encoder":
             files, known = self._files, self._known
             pooling = str(
                 self._pick(
                     "pooling",
                     self._options.pooling,
-                    (files.pooling, files.pooling_file) if files else None,
+                    (files.pooling, files.pooling_file) if files and files.pooling else None,
                     known.pooling if known else None,
                     "--pooling cls or --pooling mean",
                 )
@@ -97,18 +122,20 @@ class _Decision:
                 self._pick(
                     "normalize",
                     self._options.normalize,
-                    (files.normalize, f"modules.json {'has' if files.normalize else 'has no'} Normalize")
+                    (files.normalize, f"{MODULES} {'has' if files.normalize else 'has no'} Normalize")
                     if files
                     else None,
                     known.normalize if known else None,
                     "--normalize or --no-normalize",
                 )
             )
-            prompts, default = self._prompts()
-        elif any(value is not None for value in (self._options.pooling, self._options.normalize)):
-            raise InvalidOptionError("pooling and normalisation are for encoders: this checkpoint is a reranker")
-        elif any(value is not None for value in (self._options.query_prompt, self._options.document_prompt)):
-            raise InvalidOptionError("prompts are for encoders: this checkpoint is a reranker")
+            prompts, default = self._encoder_prompts()
+        else:
+            if any(value is not None for value in (self._options.pooling, self._options.normalize)):
+                raise InvalidOptionError("pooling and normalisation are for encoders: this checkpoint is a reranker")
+            if any(value is not None for value in (self._options.query_prompt, self._options.document_prompt)):
+                raise InvalidOptionError("prompts are for encoders: this checkpoint is a reranker")
+            prompts, default = self._reranker_prompts()
         max_tokens = self._max_tokens()
         return Settings(pooling, normalize, max_tokens, prompts, default, self._choices)
 
@@ -116,10 +143,16 @@ class _Decision:
         self._choices.append(Choice(name, value, why))
 
     def _find_known(self, checkpoint: Checkpoint) -> KnownModel | None:
-        known = find_known(checkpoint.names())
-        if known is None or known.fits(checkpoint.architecture):
-            return known
-        self._say("known_model", None, f"the name is {known.name}'s, but the geometry is not: the table is not used")
+        for name, where in checkpoint.names():
+            known = find_known([name])
+            if known is None:
+                continue
+            if known.fits(checkpoint.architecture):
+                self._named_by = f"the published {known.name} ({where} is {name})"
+                return known
+            self._say("known_model", None, f"{where} is {name}, but the geometry is not {known.name}'s: the table is "
+                      "not used")  # fmt: skip
+            return None
         return None
 
     def _pick(self, name: str, asked: Any, files: tuple[Any, str] | None, known: Any, flag: str) -> Any:
@@ -127,14 +160,14 @@ class _Decision:
         table = f"the published {self._known.name}" if self._known else ""
         if asked is not None:
             differs = [f"{where} says {value!r}" for value, where in self._others(files, known) if value != asked]
-            self._say(name, asked, "; ".join(["asked for", *differs]))
+            self._say(name, asked, "; ".join([ASKED, *differs]))
             return asked
         if files is not None:
             value, where = files
             self._say(name, value, where + (f"; {table} has {known!r}" if known not in (None, value) else ""))
             return value
         if known is not None:
-            self._say(name, known, f"{table}; the checkpoint's files do not say")
+            self._say(name, known, f"{self._named_by}; the checkpoint's files do not say")
             return known
         raise UndecidedError(
             f"the checkpoint does not say its {name} (it has no modules.json) and it is no known model: pass {flag}, "
@@ -147,32 +180,64 @@ class _Decision:
             others.append((known, f"the published {self._known.name}"))
         return others
 
-    def _prompts(self) -> tuple[dict[str, str], str | None]:
+    def _encoder_prompts(self) -> tuple[dict[str, str], str | None]:
+        """A name that is in the file counts, with an empty text too; the table and then "" are for names that are not.
+
+        sentence-transformers finds `document` before `passage` and `corpus`, and it is always there.
+        """
         files = self._files.prompts if self._files else {}
         table = self._known.prompts if self._known else {}
-        name = self._known.name if self._known else ""
-        prompts: dict[str, str] = {}
-        if files:
-            prompts = dict(files)
-            same = not table or table == files
-            self._say("prompts", prompts, PROMPTS + ("" if same else f"; the published {name} has {table!r}"))
-        elif table:
-            prompts = dict(table)
-            self._say("prompts", prompts, f"the published {name}; the checkpoint's files have none")
-        else:
-            self._say("prompts", {}, "neither the checkpoint's files nor the table of known models have any")
-        for key, text in (("query", self._options.query_prompt), ("document", self._options.document_prompt)):
-            if text is None:
-                continue
-            self._say(f"prompts.{key}", text, "asked for")
-            prompts.pop(key, None)
-            if text:
-                prompts[key] = text
+        prompts = dict(files)
+        why = PROMPTS if files else "neither the checkpoint's files nor the table of known models have any"
+        if differs := {name: text for name, text in table.items() if files.get(name, text) != text}:
+            why += f"; the published {self._known.name if self._known else ''} has {differs!r}"
+        if added := {name: text for name, text in table.items() if name not in files}:
+            prompts |= added
+            names = "none of them" if len(added) == len(table) else f"no {', '.join(added)}"
+            why = f"{why}; " if files else ""
+            why += f"{self._named_by}; the checkpoint's files have {names}"
+        if "document" not in prompts and any(prompts.get(name) for name in ("passage", "corpus")):
+            why += (
+                "; there is no document prompt, so documents get none, as in sentence-transformers 6: "
+                "pass --document-prompt if the other one is meant for them"
+            )
+        prompts = {name: "" for name in ALWAYS_THERE if name not in prompts} | prompts
+        self._say("prompts", dict(prompts), why)
+        for name, text in (("query", self._options.query_prompt), ("document", self._options.document_prompt)):
+            if text is not None:
+                self._say(f"prompts.{name}", text, ASKED)
+                prompts[name] = text
+        if self._files and not self._files.include_prompt and any(prompts.values()):
+            raise no_prompt_outside_pooling(self._files.pooling_file)
+        return prompts, self._default_prompt()
+
+    def _reranker_prompts(self) -> tuple[dict[str, str], str | None]:
+        """Prompts of a cross-encoder go before the query; there is none that is always there."""
+        files = self._files
+        prompts = dict(files.prompts) if files else {}
+        if prompts:
+            self._say("prompts", prompts, PROMPTS)
+        self._activation()
+        return prompts, self._default_prompt()
+
+    def _default_prompt(self) -> str | None:
         default = self._files.default_prompt if self._files else None
-        if default is not None and default in prompts:
+        if default is not None:
             self._say("default_prompt", default, PROMPTS)
-            return prompts, default
-        return prompts, None
+        return default
+
+    def _activation(self) -> None:
+        """Note what `CrossEncoder.predict` puts over the logits, which bgert gives as they are."""
+        section = self._config.get("sentence_transformers")
+        stated = section.get("activation_fn") if isinstance(section, dict) else None
+        name, where = self._files.activation if self._files else None, PROMPTS
+        if name is None:
+            name, where = stated or self._config.get("sbert_ce_default_activation_function"), "config.json"
+        if not isinstance(name, str) or not name.startswith("torch."):
+            name = f"torch.nn.{'Sigmoid' if self._architecture.num_labels == 1 else 'Identity'}"
+            where = "sentence-transformers' default"
+        self._say("activation", name.rsplit(".", 1)[-1], f"{where}: what CrossEncoder.predict gives; scores here are "
+                  "raw logits unless sigmoid is asked for")  # fmt: skip
 
     def _max_tokens(self) -> int:
         """sentence-transformers lets max_seq_length replace the tokenizer's limit; positions bound both."""
@@ -184,14 +249,17 @@ class _Decision:
                 raise InvalidOptionError(
                     f"max tokens is {asked!r}: this model takes a whole number from {least} to {most}"
                 )
-            self._say("max_tokens", asked, "asked for")
+            self._say("max_tokens", asked, ASKED)
             return asked
         limit, why = most, "config.json max_position_embeddings"
-        own = self._tokenizer.get("model_max_length")
+        try:
+            own, key = stated_limit(self._tokenizer)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
         if self._files and self._files.max_seq_length:
             limit, why = self._files.max_seq_length, f"max_seq_length of {self._files.length_file}"
-        elif isinstance(own, int) and 0 < own < _UNLIMITED:
-            limit, why = own, "model_max_length of tokenizer_config.json"
+        elif own is not None:
+            limit, why = own, f"{key} of tokenizer_config.json"
         if limit > most:
             why = f"config.json max_position_embeddings; {why} is {limit}"
         limit = max(least, min(limit, most))

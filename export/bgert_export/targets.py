@@ -93,7 +93,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             reference,
             write,
             max_tokens=job.settings.max_tokens,
-            prefix=job.settings.prompts.get(job.settings.default_prompt or "", ""),
+            prefix=job.settings.default_prefix,
             cls=job.settings.pooling != "mean",
             floor=job.int8_floor,
             say=job.say,

@@ -27,6 +27,7 @@ class Encoder(Model):
     """An embedding model loaded from a folder that `bgert export` wrote. Arguments and errors are those of `Model`."""
 
     kind = "encoder"
+    always_prompts = ("query", "document")
 
     @property
     def dimensions(self) -> int:
@@ -69,7 +70,8 @@ class Encoder(Model):
 
         Args:
             texts: a `str`, or any iterable of them with an order: a list, an array, a pandas column, a generator.
-            prompt: name of a prompt of the manifest to put before every text; None for the model's default.
+            prompt: name of a prompt of the manifest to put before every text; None for the model's default, if it
+                has one. `query` and `document` are there in every model, empty if it does not say.
             max_length: tokens a text may have, special tokens counted; longer texts are cut with a
                 `TruncationWarning`. None for the model's own limit.
             dimensions: keep only the first so many, at length one again (for models trained for that).
@@ -85,7 +87,7 @@ class Encoder(Model):
             InvalidOptionError: an unknown prompt or dtype, or a number out of range.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
-        prefix = self._prompt(prompt)
+        prefix = self.prompt_text(prompt)
         return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
 
     def encode_queries(
@@ -97,8 +99,11 @@ class Encoder(Model):
         dtype: str = "float32",
         show_progress: bool | None = None,
     ) -> Embeddings:
-        """Embed search queries: as `encode`, with the model's query instruction before each if it has one."""
-        prefix = self.manifest.prompts.get("query", self._prompt(None))
+        """Embed search queries: as `encode`, with the prompt `query` before each.
+
+        A model without one puts nothing there, not its default prompt either, as in sentence-transformers 6.
+        """
+        prefix = self.prompt_text("query")
         return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
 
     def encode_corpus(
@@ -110,8 +115,11 @@ class Encoder(Model):
         dtype: str = "float32",
         show_progress: bool | None = None,
     ) -> Embeddings:
-        """Embed what is searched: as `encode`, with the model's document instruction if it has one."""
-        prefix = self.manifest.prompts.get("document", self._prompt(None))
+        """Embed what is searched: as `encode`, with the prompt `document` before each.
+
+        A model without one puts nothing there, not its default prompt either, as in sentence-transformers 6.
+        """
+        prefix = self.prompt_text("document")
         return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
 
     def stream(
@@ -146,7 +154,7 @@ class Encoder(Model):
         texts = as_iterable(texts, "texts")
         if not isinstance(block, int) or not 1 <= block < 2**31:
             raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
-        prefix = self._prompt(prompt)
+        prefix = self.prompt_text(prompt)
         self._options(max_length, dimensions, dtype)
         return self._stream(texts, prefix, max_length, dimensions, dtype, block, show_progress, total)
 
@@ -217,18 +225,6 @@ class Encoder(Model):
                 raise naming(error, lambda _, index: f"texts[{first + index}]") from None
 
         return tokenize
-
-    def _prompt(self, name: str | None) -> str:
-        prompts = self.manifest.prompts
-        name = self.manifest.default_prompt if name is None else name
-        if name is None:
-            return ""
-        if name not in prompts:
-            have = ", ".join(sorted(prompts)) or "none"
-            raise InvalidOptionError(
-                f"unknown prompt {name!r}: this model has {have}; put other words before the text yourself"
-            )
-        return prompts[name]
 
     def _options(self, max_length: int | None, dimensions: int | None, dtype: str) -> tuple[int, type[Any]]:
         self.check_max_length(max_length)

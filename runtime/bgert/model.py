@@ -61,6 +61,8 @@ class Model:
 
     kind: ClassVar[str]
     """`encoder` or `reranker`, as in a manifest."""
+    always_prompts: ClassVar[tuple[str, ...]] = ()
+    """Prompts that are there, empty, even if the manifest has none of the name."""
 
     def __init__(
         self,
@@ -111,6 +113,23 @@ class Model:
     def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int) -> RunInfo:
         """How a result came about, for its `info`."""
         return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding)
+
+    def prompt_text(self, name: str | None) -> str:
+        """The text of a prompt; None for the default one, empty if the model has none.
+
+        Raises:
+            InvalidOptionError: the model has no prompt of this name.
+        """
+        prompts = self.manifest.prompts
+        name = self.manifest.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in prompts and name not in self.always_prompts:
+            have = ", ".join(sorted({*prompts, *self.always_prompts})) or "none"
+            raise InvalidOptionError(
+                f"unknown prompt {name!r}: this model has {have}; put other words before the text yourself"
+            )
+        return prompts.get(name, "")
 
     def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
         """Raise InvalidOptionError unless the model takes it and a token of text fits beside the special ones."""

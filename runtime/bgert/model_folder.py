@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
+    "CallParity",
     "Choice",
     "FileEntry",
     "GraphEntry",
@@ -67,6 +68,22 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class CallParity:
+    """How far a call of the runtime is from the same call of another library on the checkpoint's folder."""
+
+    call: str
+    """`encode`, `encode_queries`, `encode_corpus` or `score`."""
+    reference: str
+    """Library, version and call."""
+    count: int
+    """How many texts or pairs; 0 if there was nothing to compare with."""
+    max_abs_error: float | None
+    """Of components of vectors at length one, or of raw logits; None if nothing was compared."""
+    not_compared: str = ""
+    """What the comparison leaves out, and why."""
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far a graph's outputs are from the PyTorch checkpoint's."""
 
@@ -85,6 +102,8 @@ class Parity:
     """Rerankers only: share of queries whose documents come in the same order."""
     engine: str = ""
     """Engine and version that ran the graph."""
+    calls: list[CallParity] = field(default_factory=list)
+    """The runtime's calls beside sentence-transformers', with prompts and limits; of one graph of a folder."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +164,10 @@ class Manifest:
     num_labels: int | None = None
     """Logits a pair; None for encoders."""
     prompts: dict[str, str] = field(default_factory=dict)
-    """Prompt name to the text put before an input; `query` and `document` are what
-    `encode_queries` and `encode_corpus` use."""
+    """Prompt name to the text put before an input (for rerankers: before the query), empty texts included. `query` and
+    `document` are what `encode_queries` and `encode_corpus` use."""
     default_prompt: str | None = None
-    """Name of the prompt that plain `encode` uses."""
+    """Name of the prompt that plain `encode` uses, and `score`."""
     choices: list[Choice] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -334,7 +353,9 @@ def _build(raw: dict[str, Any]) -> Manifest:
 
 
 def _parity(raw: dict[str, Any] | None) -> Parity | None:
-    return None if raw is None else Parity(**raw)
+    if raw is None:
+        return None
+    return Parity(**raw | {"calls": [CallParity(**call) for call in raw.get("calls", [])]})
 
 
 def _entries(raw: list[dict[str, Any]]) -> list[FileEntry]:

@@ -41,6 +41,7 @@ class Reranker(Model):
         self,
         pairs: Pair | Iterable[Pair],
         *,
+        prompt: str | None = None,
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
@@ -51,6 +52,8 @@ class Reranker(Model):
         Args:
             pairs: a list or another iterable of pairs, or one pair. A query that many pairs share, next to each
                 other, is tokenized once.
+            prompt: name of a prompt of the manifest to put before every query; None for the model's default, if it
+                has one.
             max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
                 `TruncationWarning`. None for the model's own limit.
             truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
@@ -66,15 +69,15 @@ class Reranker(Model):
 
         Raises:
             InvalidTextError: an item is not a pair of `str`.
-            InvalidOptionError: an unknown truncation, a `max_length` out of range, or a side that is not to be
-                cut and leaves no room for the other.
+            InvalidOptionError: an unknown prompt or truncation, a `max_length` out of range, or a side that is not to
+                be cut and leaves no room for the other.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
         items: Any = as_list(pairs, "pairs", "(query, document)", 2)
         single = hasattr(pairs, "__len__") and len(items) == 2 and all(isinstance(side, str) for side in items)
         if single:
             items = [items]
-        scores = self._score(items, len(items), max_length, truncation, sigmoid, show_progress, _pair_place)
+        scores = self._score(items, len(items), prompt, max_length, truncation, sigmoid, show_progress, _pair_place)
         return Scores.of(scores[0], scores.info) if single and scores.info is not None else scores
 
     def rank(
@@ -83,6 +86,7 @@ class Reranker(Model):
         documents: Iterable[str],
         *,
         top_k: int | None = None,
+        prompt: str | None = None,
         max_length: int | None = None,
         truncation: str = "longest_first",
         sigmoid: bool = False,
@@ -94,6 +98,7 @@ class Reranker(Model):
             query: one text.
             documents: texts: a list, an array, a pandas column, a generator.
             top_k: keep the best so many; None for all.
+            prompt: as in `score`.
             max_length: as in `score`.
             truncation: as in `score`.
             sigmoid: as in `score`; the order is that of the logits all the same.
@@ -115,7 +120,7 @@ class Reranker(Model):
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        logits = self._score(pairs, len(documents), max_length, truncation, False, show_progress, _rank_place)
+        logits = self._score(pairs, len(documents), prompt, max_length, truncation, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = _sigmoid(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
@@ -124,12 +129,14 @@ class Reranker(Model):
         self,
         pairs: Iterable[Pair],
         count: int,
+        prompt: str | None,
         max_length: int | None,
         truncation: str,
         sigmoid: bool,
         show_progress: bool | None,
         place: Callable[[str, int], str],
     ) -> Scores:
+        prefix = self.prompt_text(prompt)
         self.check_max_length(max_length, pair=True)
         if truncation not in PAIR_TRUNCATIONS:
             known = ", ".join(PAIR_TRUNCATIONS)
@@ -137,8 +144,9 @@ class Reranker(Model):
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done = 0, 0, 0
+        tokenize = self._tokenize(prefix, max_length, truncation, place)
         with progress_bar(count, show_progress) as advance:
-            for window in self._runner.windows(bounded(pairs, WINDOW), self._tokenize(max_length, truncation, place)):
+            for window in self._runner.windows(bounded(pairs, WINDOW), tokenize):
                 stop = done + len(window)
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
                 truncated[done:stop] = window.truncated
@@ -161,7 +169,7 @@ class Reranker(Model):
         return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
 
     def _tokenize(
-        self, max_length: int | None, truncation: str, place: Callable[[str, int], str]
+        self, prefix: str, max_length: int | None, truncation: str, place: Callable[[str, int], str]
     ) -> Callable[[list[Pair], int, int], TokenBatch]:
         def tokenize(pairs: list[Pair], first: int, cores: int) -> TokenBatch:
             for index, pair in enumerate(pairs, first):
@@ -172,7 +180,7 @@ class Reranker(Model):
                     )
             try:
                 return self.tokenizer.encode_batch(
-                    [query for query, _ in pairs],
+                    _with_prompt([query for query, _ in pairs], prefix),
                     [document for _, document in pairs],
                     max_length=max_length,
                     truncation=truncation,
@@ -193,6 +201,11 @@ def _pair_place(side: str, number: int) -> str:
 def _rank_place(side: str, number: int) -> str:
     """What `rank` calls it."""
     return "query" if side == "texts" else f"documents[{number}]"
+
+
+def _with_prompt(queries: list[str], prefix: str) -> list[str]:
+    """Put the prompt before every query; items that are no str stay, for the tokenizer to refuse by index."""
+    return [prefix + query if isinstance(query, str) else query for query in queries] if prefix else queries
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

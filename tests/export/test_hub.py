@@ -109,6 +109,17 @@ def test_no_weights(hub, bgert):
     assert "org/model has no weights" in done.stderr
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter(hub, bgert, alone):
+    hub.files["adapter_config.json"] = b"{}"
+    if alone:
+        del hub.files["model.safetensors"], hub.files["pytorch_model.bin"], hub.files["config.json"]
+    done = bgert("org/model", "-o", "out")
+    assert done.returncode == 2
+    assert "org/model has a LoRA adapter" in done.stderr
+    assert downloaded(hub) == set()
+
+
 def test_unreachable(hub, bgert, tmp_path):
     assert bgert("org/model", "-o", "out").returncode == 0
     hub.shutdown()

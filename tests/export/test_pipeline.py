@@ -47,7 +47,7 @@ def test_a_verified_export(checkpoint, tmp_path):
     assert graph.parity.reference.startswith("transformers ")
     assert graph.parity.engine.startswith("onnxruntime ")
     assert (manifest.pooling, manifest.normalize, manifest.dimensions) == ("mean", True, 64)
-    assert manifest.prompts == {"query": "query "}
+    assert manifest.prompts == {"query": "query ", "document": ""}
     assert manifest.source["path"] == str(checkpoint)
     said = {choice.field for choice in manifest.choices}
     assert {"pooling", "normalize", "prompts", "max_tokens"} <= said

@@ -65,7 +65,7 @@ def test_what_this_machines_sentence_transformers_writes(tmp_path, make_checkpoi
     source = make_checkpoint(files=sentence_transformers_files("cls", prompts={"query": "q: "}, max_seq_length=40))
     SentenceTransformer(str(source), device="cpu").save(str(tmp_path / "saved"), create_model_card=False)
     found = SentenceTransformersFiles.read(tmp_path / "saved", hidden_size=64, lowercase=True)
-    assert (found.pooling, found.normalize, found.prompts) == ("cls", True, {"query": "q: "})
+    assert (found.pooling, found.normalize, found.prompts) == ("cls", True, {"query": "q: ", "document": ""})
 
 
 def test_pooling_without_any_flag_is_mean(read):
@@ -75,12 +75,12 @@ def test_pooling_without_any_flag_is_mean(read):
 @pytest.mark.parametrize(
     ("prompts", "default", "expected", "expected_default"),
     [
-        ({"query": "q: ", "passage": "p: "}, None, {"query": "q: ", "document": "p: "}, None),
-        ({"query": "q: ", "corpus": "c: "}, "corpus", {"query": "q: ", "document": "c: "}, "document"),
-        ({"document": "d: ", "passage": "p: "}, "passage", {"document": "d: ", "passage": "p: "}, "passage"),
-        ({"query": "", "document": ""}, None, {}, None),
-        ({"query": "", "STS": "s: "}, "query", {"STS": "s: "}, None),
-        ({"query": None, "other": "o"}, None, {"other": "o"}, None),
+        ({"query": "q: ", "passage": "p: "}, None, {"query": "q: ", "passage": "p: "}, None),
+        ({"query": "q: ", "corpus": "c: "}, "corpus", {"query": "q: ", "corpus": "c: "}, "corpus"),
+        ({"query": "", "document": ""}, None, {"query": "", "document": ""}, None),
+        ({"query": "", "STS": "s: "}, "query", {"query": "", "STS": "s: "}, "query"),
+        ({"query": None, "other": "o"}, None, {"query": "", "other": "o"}, None),
+        ({"other": "o"}, "document", {"other": "o"}, "document"),
     ],
 )
 def test_prompts(read, prompts, default, expected, expected_default):
@@ -109,6 +109,13 @@ def modules(*names, path=""):
         ({"1_Pooling/config.json": {"pooling_mode": ["cls", "mean"]}}, "pooling"),
         ({"1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}}, "pooling"),
         ({"sentence_bert_config.json": {"transformer_task": "fill-mask"}}, "transformer_task 'fill-mask'"),
+        (
+            {"sentence_bert_config.json": {"modality_config": {"text": {"method_output_name": "pooler_output"}}}},
+            "pooler_output",
+        ),
+        ({"sentence_bert_config.json": {"modality_config": {"message": {"method": "forward"}}}}, "message"),
+        ({"config_sentence_transformers.json": {"truncate_dim": 32}}, "pass dimensions= to encode"),
+        ({"config_sentence_transformers.json": {"model_type": "SparseEncoder"}}, "model_type 'SparseEncoder'"),
         ({"sentence_bert_config.json": {"tokenizer_args": {"use_fast": False}}}, "tokenizer_args"),
         (
             {

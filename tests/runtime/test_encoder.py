@@ -88,16 +88,33 @@ def test_the_truncation_warning_names_the_callers_line(encoder):
 
 
 def test_prompts(encoder, demo_folder):
-    assert encoder.manifest.prompts == {}
+    assert encoder.manifest.prompts == {"query": "", "document": ""}
     np.testing.assert_array_equal(encoder.encode_queries("x"), encoder.encode("x"))
-    with pytest.raises(bgert.InvalidOptionError, match="unknown prompt 'query': this model has none"):
-        encoder.encode("x", prompt="query")
+    np.testing.assert_array_equal(encoder.encode("x", prompt="query"), encoder.encode("x"))
+    with pytest.raises(bgert.InvalidOptionError, match="unknown prompt 'STS': this model has document, query"):
+        encoder.encode("x", prompt="STS")
     instructed = bgert.Encoder(demo_folder)
     instructed.manifest.prompts.update(query="find: ", document="text: ")
     np.testing.assert_array_equal(instructed.encode_queries(["x"]), encoder.encode(["find: x"]))
     np.testing.assert_array_equal(instructed.encode_corpus("x"), encoder.encode("text: x"))
     np.testing.assert_array_equal(instructed.encode("x", prompt="query"), encoder.encode("find: x"))
     np.testing.assert_array_equal(instructed.encode("x"), encoder.encode("x"))
+
+
+@pytest.mark.parametrize("said", [{}, {"query": "", "document": ""}])
+def test_the_default_prompt_never_stands_in_for_query_and_document(encoder, demo_folder, said):
+    instructed = bgert.Encoder(demo_folder)
+    instructed.manifest.prompts.clear()
+    instructed.manifest.prompts.update(said, classification="Classify: ")
+    object.__setattr__(instructed.manifest, "default_prompt", "classification")
+    np.testing.assert_array_equal(instructed.encode("x"), encoder.encode("Classify: x"))
+    for found in (
+        instructed.encode_queries("x"),
+        instructed.encode_corpus("x"),
+        instructed.encode("x", prompt="document"),
+        next(instructed.stream(["x"], prompt="query"))[0],
+    ):
+        np.testing.assert_array_equal(found, encoder.encode("x"))
 
 
 def test_dtypes_and_dimensions(encoder):

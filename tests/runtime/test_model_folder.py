@@ -6,7 +6,7 @@ import pytest
 
 import bgert.model_folder
 from bgert.errors import IntegrityError, ModelFolderError, ModelNotFoundError
-from bgert.model_folder import Choice, FileEntry, GraphEntry, Manifest, Parity, verify_files
+from bgert.model_folder import CallParity, Choice, FileEntry, GraphEntry, Manifest, Parity, verify_files
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def manifest(folder):
         opset={"": 17},
         ir_version=8,
         minimum_engine="onnxruntime 1.20",
-        parity=Parity("torch", "texts", 3, 1e-6, 0.9999999, 1.0),
+        parity=Parity("torch", "texts", 3, 1e-6, 0.9999999, 1.0, calls=[CallParity("encode", "peer", 2, 1e-6, "why")]),
     )
     return Manifest(
         kind="encoder",
@@ -41,7 +41,7 @@ def manifest(folder):
         pooling="cls",
         normalize=True,
         dimensions=8,
-        prompts={"query": "为这个句子生成表示："},
+        prompts={"query": "为这个句子生成表示：", "document": ""},
         choices=[Choice("pooling", "cls", "1_Pooling/config.json")],
     )
 
@@ -66,6 +66,8 @@ def test_the_json_schema_accepts_it_and_is_not_loose(folder):
     assert schema["properties"].keys() == raw.keys()
     assert schema["$defs"]["graph"]["properties"].keys() == raw["graphs"][0].keys()
     assert schema["$defs"]["parity"]["properties"].keys() == raw["graphs"][0]["parity"].keys()
+    call = raw["graphs"][0]["parity"]["calls"][0]
+    assert schema["$defs"]["call"]["properties"].keys() == call.keys()
     for broken in ({**raw, "extra": 1}, {**raw, "kind": "x"}, {**raw, "schema_version": 2}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from bgert.evaluation.sample_texts import sample_texts
 
-__all__ = ["adversarial", "description", "ladder_lengths", "long_text", "mixed", "pairs"]
+__all__ = ["adversarial", "description", "few", "few_pairs", "ladder_lengths", "long_text", "mixed", "pairs"]
 
 _CHINESE = [
     "今天天气很好，我们去公园散步吧。",
@@ -124,3 +124,23 @@ def pairs() -> list[tuple[str, list[str]]]:
     documents[0] = [*documents[0], long_text(600)]
     documents[5] = [*documents[5], long_text(600)]
     return list(zip(queries, documents, strict=True))
+
+
+def few() -> list[str]:
+    """A dozen short texts, the empty one among them, for what does not depend on the network."""
+    return [
+        "",
+        "a",
+        "Paris is the capital of France.",
+        "How do I copy a folder with everything in it?",
+        *_CHINESE[:2],
+        *_LANGUAGES[:3],
+        "ＦＵＬＬ　ＷＩＤＴＨ café CAFÉ",
+        "3.14159 1,000,000 0x1F user@example.org",
+    ]
+
+
+def few_pairs() -> list[tuple[str, str]]:
+    """A dozen pairs of short query and document, the empty text on each side."""
+    query, documents = "How do I copy a folder with everything in it?", few()
+    return [(query, document) for document in documents[:6]] + [(text, documents[2]) for text in [*documents[6:], ""]]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Tokens", "TorchReference", "require_torch"]
+__all__ = ["Tokens", "TorchReference", "quiet", "require_torch"]
 
 # By name and not through AutoModel, which would ask whether to run code that a checkpoint brings.
 _CLASSES = {
@@ -60,9 +60,19 @@ class TorchReference:
         kind: `encoder` or `reranker`.
         pooling: `cls` or `mean`; None for rerankers.
         normalize: L2-normalise the pooled rows.
+        num_labels: logits of a reranker's classifier; None for config.json's.
     """
 
-    def __init__(self, folder: Path, *, model_type: str, kind: str, pooling: str | None, normalize: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        model_type: str,
+        kind: str,
+        pooling: str | None,
+        normalize: bool,
+        num_labels: int | None = None,
+    ) -> None:
         require_torch()
         import torch
         import transformers
@@ -73,7 +83,9 @@ class TorchReference:
         self._known: dict[Tokens, Array] = {}
         self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, float32"
         extra: dict[str, Any] = {"add_pooling_layer": False} if kind == "encoder" else {}
-        with _quiet():
+        if num_labels is not None:
+            extra["num_labels"] = num_labels
+        with quiet():
             try:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
                 model = getattr(transformers, _CLASSES[model_type, kind]).from_pretrained(str(folder), **extra)
@@ -84,7 +96,7 @@ class TorchReference:
 
     def tokenize(self, texts: Sequence[str], second: Sequence[str] | None, max_length: int) -> list[Tokens]:
         """Inputs for texts, or for pairs; too long ones are cut, of pairs the longer side first."""
-        with _quiet():
+        with quiet():
             encoded = self._tokenizer(
                 list(texts),
                 list(second) if second is not None else None,
@@ -130,7 +142,7 @@ class TorchReference:
             ids[row, :count] = torch.tensor(entry.ids)
             types[row, :count] = torch.tensor(entry.types)
             mask[row, :count] = 1
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             output = self._model(input_ids=ids, attention_mask=mask, token_type_ids=types)
             if self._pooling is None:
                 result = output.logits
@@ -146,7 +158,7 @@ class TorchReference:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No notices of transformers: what it says of unused heads is no news, and bars belong to the caller."""
     from transformers.utils import logging
 

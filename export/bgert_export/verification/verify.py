@@ -1,13 +1,15 @@
 """Comparison of a model folder with the PyTorch checkpoint, through the public runtime.
 
 Token ids must be equal; vectors and logits must agree within the tolerances below. PyTorch runs first and is
-released before the engine loads, so both never are in memory together.
+released before the engine loads, so both never are in memory together. The runtime's calls, with all that goes around
+the network, are compared with sentence-transformers' beside that (`calls.py`).
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from bgert.model_folder import Manifest, Parity
 from bgert.paths import user_path
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.verification import texts as built_in
+from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.groups import Group, built_in_groups, file_groups
 from bgert_export.verification.torch_reference import TorchReference, require_torch
 
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.model_folder import GraphEntry
+    from bgert.model_folder import CallParity, GraphEntry
+    from bgert_export.verification.calls import Call
 
     Array = NDArray[np.float32]
     Progress = Callable[[str], None]
@@ -94,7 +98,7 @@ class Report:
         equal = "equal to" if self.precision == "fp32" else "within its tolerance of"
         verdict = equal if self.passed else "DIFFERS from"
         line = f"{self.target} {self.precision}: {verdict} {parity.reference} ({', '.join(parts)}; {parity.engine})"
-        return "\n  ".join([line, *self.failures])
+        return "\n  ".join([line, *summary_of(parity.calls), *self.failures])
 
 
 def verify_against(
@@ -167,7 +171,7 @@ def _compare(
     device: str = "cpu",
     show_progress: bool = False,
 ) -> list[Report]:
-    prefix = manifest.prompts.get(manifest.default_prompt or "", "")
+    prefix = manifest.prompts.get(manifest.default_prompt, "") if manifest.default_prompt is not None else ""
     count = sum(len(group.texts) for group in groups)
     if progress is not None:
         progress(f"verifying: PyTorch on {count} inputs")
@@ -177,6 +181,7 @@ def _compare(
         kind=manifest.kind,
         pooling=manifest.pooling,
         normalize=manifest.normalize,
+        num_labels=manifest.num_labels,
     )
     described = reference.description
     for group in groups:
@@ -185,6 +190,8 @@ def _compare(
     del reference
     for group in groups:
         group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]
+    called = _graph_to_call(manifest, device)
+    calls = reference_calls(checkpoint, manifest) if called is not None else []
     corpus = f"{count} inputs of {Path(texts_file).name}" if texts_file else built_in.description(count)
     differences = _token_differences(folder, groups, prefix)
     reports = []
@@ -195,9 +202,14 @@ def _compare(
             progress(f"verifying: {graph.target} {graph.precision} on the same")
         failures = list(differences)
         try:
-            for found, engine in _outputs(folder, manifest, graph, groups, prefix, device):
+            made: list[tuple[list[CallParity], list[str]]] = []
+            make = partial(_make_calls, manifest, graph, calls, made) if graph is called else None
+            for found, engine in _outputs(folder, manifest, graph, groups, prefix, device, make):
                 report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
                 failures += report.failures
+            for parities, differences_of_calls in made or [([no_call(manifest.kind)], [])] * (called is None):
+                report.parity = replace(report.parity, calls=parities)
+                failures += differences_of_calls
         except (DeviceUnavailableError, EngineNotInstalledError) as error:
             if graph.target != "cuda":
                 raise
@@ -208,6 +220,25 @@ def _compare(
         report.passed = not report.failures
         reports.append(report)
     return reports
+
+
+def _graph_to_call(manifest: Manifest, device: str) -> GraphEntry | None:
+    """The graph that the runtime's calls are made with: one that runs here as it will be served, fp32 if possible."""
+    runs = [graph for graph in manifest.graphs if graph.target in (device, "cuda")]
+    runs.sort(key=lambda graph: (graph.target != device, graph.precision != "fp32"))
+    return runs[0] if runs else None
+
+
+def _make_calls(
+    manifest: Manifest,
+    graph: GraphEntry,
+    calls: Sequence[Call],
+    made: list[tuple[list[CallParity], list[str]]],
+    model: Any,
+) -> None:
+    tolerance = _tolerance(manifest.kind, graph)
+    mean = tolerance.mean_cosine if manifest.kind == "encoder" else tolerance.correlation
+    made.append(compare_calls(model, manifest, calls, (tolerance.max_abs_error, tolerance.min_cosine, mean)))
 
 
 def _token_differences(folder: Path, groups: list[Group], prefix: str) -> list[str]:
@@ -288,14 +319,20 @@ def _compare_graph(
 
 
 def _outputs(
-    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str, device: str
+    folder: Path,
+    manifest: Manifest,
+    graph: GraphEntry,
+    groups: Sequence[Group],
+    prefix: str,
+    device: str,
+    make_calls: Callable[[Any], None] | None,
 ) -> Iterator[tuple[list[Array], str]]:
     """Outputs of every group and the engine that made them, once for each way of running the graph here.
 
-    The last way is the one that the report describes.
+    The last way is the one that the report describes. `make_calls` gets the open model, where it is the runtime's.
     """
     if graph.target in (device, "cuda"):
-        yield _run_groups(folder, manifest, graph, groups, prefix)
+        yield _run_groups(folder, manifest, graph, groups, prefix, make_calls)
         return
     from bgert.batching import PackedBatch
     from bgert.tokenizer import Tokenizer
@@ -313,9 +350,14 @@ def _outputs(
 
 
 def _run_groups(
-    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str
+    folder: Path,
+    manifest: Manifest,
+    graph: GraphEntry,
+    groups: Sequence[Group],
+    prefix: str,
+    make_calls: Callable[[Any], None] | None,
 ) -> tuple[list[Array], str]:
-    """Outputs of every group, and the engine that made them."""
+    """Outputs of every group, and the engine that made them; `make_calls` gets the open model after that."""
     from bgert.batching import PackedBatch
 
     found: list[Array] = []
@@ -333,6 +375,8 @@ def _run_groups(
             else:
                 rows = model.score(list(zip(group.texts, group.second, strict=True)), max_length=group.max_length)
             found.append(np.asarray(rows).reshape(len(group.texts), -1))
+        if make_calls is not None:
+            make_calls(model)
     return found, model.engine
 
 

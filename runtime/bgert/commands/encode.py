@@ -31,7 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep", metavar="FIELDS", help="`id,title` or `all`: .jsonl to .jsonl as objects of them and `embedding`"
     )
     parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the text (default: text)")
-    parser.add_argument("--role", choices=("text", "query", "document"), default="text", help="which prompt to add")
+    parser.add_argument(
+        "--role", choices=("text", "query", "document"), default="text", help="as encode, encode_queries, encode_corpus"
+    )
     parser.add_argument("--prompt", help="name of another prompt of the model")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens a text may have")
     parser.add_argument("--dimensions", type=int, metavar="N", help="keep the first N dimensions")
@@ -50,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     kept = None if args.keep is None else Kept(args.keep, args.input, args.output)
     texts = read_texts(args.input, args.field, None if kept is None else kept.take)
     encoder = Encoder(args.folder, device=args.device, precision=args.precision, threads=args.threads)
-    prompt = args.prompt
-    if args.role in encoder.manifest.prompts:
-        prompt = args.role
+    prompt = args.prompt if args.role == "text" else args.role
     show = bars(args)
     blocks = encoder.stream(
         texts,
@@ -81,7 +81,7 @@ def count_texts(name: str) -> int | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        return sum(1 for line in file if line.strip() or path.suffix != ".jsonl")
+        return sum(1 for line in file if line.strip() or path.suffix.lower() != ".jsonl")
 
 
 class Kept:
@@ -95,7 +95,7 @@ class Kept:
         self.fields = None if fields == "all" else [name.strip() for name in fields.split(",")]
         if self.fields is not None and not all(self.fields):
             raise InvalidOptionError(f"--keep is {fields!r}: use names of fields, as id,title, or all")
-        if not source.endswith(".jsonl") or not (destination == "-" or destination.endswith(".jsonl")):
+        if not source.lower().endswith(".jsonl") or not (destination == "-" or destination.lower().endswith(".jsonl")):
             raise InvalidOptionError("--keep is for .jsonl to .jsonl (or to - for stdout)")
         self.waiting: deque[dict[str, Any]] = deque()
 

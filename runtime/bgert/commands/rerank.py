@@ -21,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="FILE", help="documents: .txt, .jsonl or - for stdin")
     parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the document")
     parser.add_argument("--top-k", type=int, metavar="N", help="print the best N (default: all)")
+    parser.add_argument("--prompt", help="name of the prompt to put before the query (default: the model's)")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens a pair may have")
     parser.add_argument("--truncation", default="longest_first", help="which side of a long pair loses its end")
     parser.add_argument("--sigmoid", action="store_true", help="scores in (0, 1) instead of raw logits")
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         args.query,
         documents,
         top_k=args.top_k,
+        prompt=args.prompt,
         max_length=args.max_length,
         truncation=args.truncation,
         sigmoid=args.sigmoid,

@@ -183,8 +183,7 @@ class _DocumentVectors:
         self._documents = collection.documents
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        prompt = "document" if "document" in self._encoder.manifest.prompts else None
-        for block in self._encoder.stream(self._documents, prompt=prompt):
+        for block in self._encoder.stream(self._documents, prompt="document"):
             self.truncated += 0 if block.info is None else int(block.info.truncated.sum())
             yield _for_cosine(self._encoder, block)
 

@@ -64,7 +64,7 @@ class MtebEncoder:
             public_training_data=None,
             framework=["ONNX"],
             similarity_fn_name="cosine",
-            use_instructions=bool(manifest.prompts),
+            use_instructions=any(manifest.prompts.values()),
             training_datasets=None,
             experiment_kwargs={
                 "device": self.encoder.device,

@@ -11,7 +11,7 @@ from bgert.tokenizer.spec import LARGEST_LIMIT, read_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "XLMR_CLASS", "Checkpoint"]
+__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "XLMR_CLASS", "Checkpoint", "stated_limit"]
 
 CLASS_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
@@ -89,9 +89,24 @@ class Checkpoint:
     @property
     def max_length(self) -> int | None:
         """The limit that the tokenizer's configuration states."""
-        limit = self.config.get("model_max_length", self.config.get("max_len"))
-        if limit is None:
-            return None
-        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 1:
-            raise self.error(f"tokenizer_config.json: model_max_length is {limit!r}")
-        return int(limit) if limit <= LARGEST_LIMIT else None
+        try:
+            return stated_limit(self.config)[0]
+        except ValueError as error:
+            raise self.error(str(error)) from None
+
+
+def stated_limit(config: dict[str, Any]) -> tuple[int | None, str]:
+    """The limit in tokens that `tokenizer_config.json` states, None if none, and the name of its field.
+
+    Old files call it `max_len`; transformers reads that where there is no `model_max_length`, not even null.
+
+    Raises:
+        ValueError: it is not a number from 1.
+    """
+    name = "model_max_length" if "model_max_length" in config or "max_len" not in config else "max_len"
+    limit = config.get(name)
+    if limit is None:
+        return None, name
+    if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 1:
+        raise ValueError(f"tokenizer_config.json: {name} is {limit!r}")
+    return int(limit) if limit <= LARGEST_LIMIT else None, name

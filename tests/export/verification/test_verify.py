@@ -151,7 +151,7 @@ def test_the_command_line_exports(checkpoint, tmp_path, capsys):
     assert "pooling: 'mean' (asked for; 1_Pooling/config.json says 'cls')" in output.err
     manifest = Manifest.read(tmp_path / "made")
     assert (manifest.pooling, manifest.normalize, manifest.max_tokens) == ("mean", False, 32)
-    assert manifest.prompts == {"query": "ask: "}
+    assert manifest.prompts == {"query": "ask: ", "document": ""}
     assert main(arguments) == 2
     assert "exists: pass --force" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
