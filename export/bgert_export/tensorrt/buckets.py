@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgert.backends.tensorrt.engine_cache import Profile
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.errors import InvalidOptionError
 
 if TYPE_CHECKING:

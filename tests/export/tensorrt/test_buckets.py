@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bgert.backends.tensorrt.engine_cache import Profile
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.errors import InvalidOptionError
 from bgert_export.tensorrt.buckets import choose_lengths, default_lengths, device_bytes, profiles_of
 

@@ -7,7 +7,8 @@ import pytest
 
 import tensorrt_fake
 from bgert.backends.cuda_driver import Gpu
-from bgert.backends.tensorrt.engine_cache import EngineCache, Profile
+from bgert.backends.tensorrt.engine_cache import EngineCache
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.commands import main as cli
 from bgert.errors import (
     DeviceUnavailableError,

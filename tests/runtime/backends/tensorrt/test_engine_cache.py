@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bgert.backends.tensorrt.engine_cache import EngineCache, Environment, Profile, Recipe, graph_digest
+from bgert.backends.tensorrt.engine_cache import EngineCache
+from bgert.backends.tensorrt.recipe import Environment, Profile, Recipe, graph_digest
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
 from bgert.model_folder import FileEntry, GraphEntry
 
