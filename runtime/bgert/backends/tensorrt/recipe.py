@@ -59,9 +59,7 @@ class Environment:
         runs = here.compute_capability in _OF_ANY or _numbers(here.compute_capability) >= (12,)
         if self.targets != "any":
             runs = "sm" + here.compute_capability.replace(".", "") in self.targets.split(",")
-        return (
-            None if runs else f"it was built for {self.targets}, here is compute capability {here.compute_capability}"
-        )
+        return None if runs else f"it was built for {self.targets}, this GPU is {here.compute_capability}"
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_a_link_in_place_of_the_folder_is_refused(cache, tmp_path):
         {"plan": "../../elsewhere.plan"},
         {"size": "4"},
         {"recipe": None},
-        {"recipe": {"format": 2}},
+        {"recipe": {"format": 1}},
         {"recipe": {"level": 4}},
         {"surprise": 1},
     ],
