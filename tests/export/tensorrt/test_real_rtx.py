@@ -5,7 +5,6 @@ architectures, and plans the memory that is stated. It computes nothing: numbers
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -81,9 +80,11 @@ def test_norms_and_gelu_are_fused_too(folders, monkeypatch):
     monkeypatch.setattr("bgert_export.tensorrt.builder.Log", lambda module: logs.append(Log(module)) or logs[-1])
     build_engine(folders["mean"], options("sm89", buckets=[64]), print)
     names = [line.split(",")[0] for line in logs[0].layers.splitlines()[1:]]
-    norms = [name for name in names if "MeanSubMulMeanAddSqrtDivMulMulAdd" in name]
-    assert len(norms) == 1 + 2 * 3, names  # the embeddings, and two a layer
-    assert not [name for name in names if "LayerNorm" in name and "__myl" not in name]
+    norms = [name for name in names if "MeanSubMulMeanAddSqrtDivMul" in name]
+    assert len(norms) == 2 * 3, names  # the embeddings, and two a layer but the last, which pooling takes in
+    gelus = [name for name in names if "Erf" in name]
+    assert len(gelus) == 3
+    assert all("Fc" in name for name in gelus)
 
 
 def test_the_demo_model_in_four_lengths(demo_checkpoint, tmp_path, capsys):
@@ -184,7 +185,7 @@ def test_what_a_build_refuses(folders, tmp_path):
         del model.graph.initializer[-1]
 
     for change in (mixed, missing):
-        with pytest.raises(EngineError, match="cannot read|could not build") as refused:
+        with pytest.raises(EngineError, match=r"cannot read|could not build") as refused:
             build_of(folders["mean"], tmp_path, change=change)
         assert "catchCudaError" not in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -224,10 +225,10 @@ def test_the_runtime_without_a_driver(folders):
 def test_planned_memory_is_what_the_guide_estimates(folders):
     """`--dry-run` and docs/EDGE.md against the builder's own figure, where attention is fused."""
     manifest = Manifest.read(folders["cls"])
-    record = build_engine(folders["cls"], options("sm89", buckets=[64], tokens_per_batch=8192), print)
-    (profile,) = record.recipe.profiles
-    estimate = device_bytes(manifest.architecture, profile)
-    assert estimate["fused"] <= record.activations[0] <= 1.15 * estimate["fused"]
+    record = build_engine(folders["cls"], options("sm89", buckets=[16, 64], tokens_per_batch=8192), print)
+    for profile, planned in zip(record.recipe.profiles, record.activations, strict=True):
+        estimate = device_bytes(manifest.architecture, profile)["fused"]
+        assert 0.9 * planned <= estimate <= 1.1 * planned, (profile, planned, estimate)
 
 
 def test_a_small_machine_builds_with_the_library_alone(folders, tmp_path):
@@ -252,4 +253,3 @@ def test_the_api_is_the_one_the_fake_has():
             value = getattr(target, member)
             if "value" in about:
                 assert int(value) == about["number"], (owner, member)
-    assert json.dumps(sorted(API["libraries"]))
