@@ -17,6 +17,7 @@ import types
 import numpy as np
 
 from cuda_fake import API, Machine, cuda_runtime
+from tensorrt_rtx_fake import rtx_behaviours
 
 __all__ = ["Library", "Machine", "cuda_runtime", "install"]
 
@@ -31,7 +32,6 @@ class Library:
         self.module.__version__ = data["version"]
         self.data = data["classes"]
         self.enums = {}
-        behaviours = _behaviours(self)
         for name, members in self.data.items():
             if name and all("value" in member for member in members.values()) and members:
                 self.enums[name] = enum.Enum(name, {key: member["number"] for key, member in members.items()})
@@ -39,6 +39,9 @@ class Library:
                 setattr(self.module, name, self.enums[name])
         severities = {key: member["number"] for key, member in self.data["ILogger"].items() if "value" in member}
         self.enums["Severity"] = enum.Enum("Severity", severities)
+        behaviours = _behaviours(self)
+        if label.startswith("tensorrt_rtx"):
+            behaviours = rtx_behaviours(self, behaviours, _HostMemory)
         for name, members in self.data.items():
             if name and name not in self.enums:
                 setattr(self.module, name, self._class(name, members, behaviours.pop(name, {})))
@@ -301,7 +304,7 @@ def _behaviours(library):
 
     def information(inspector, form):
         number = inspector.execution_context._profile
-        names_ = [f"_gemm_mha_v2_myl0_{layer} [profile {number}]" for layer in range(machine.fused)]
+        names_ = [f"_gemm_mha_v2_myl{number}_{layer}" for layer in range(machine.fused)]
         return json.dumps({"Layers": [{"Name": "gemm"}, *({"Name": name} for name in names_)], "Bindings": []})
 
     return {
@@ -391,7 +394,7 @@ def install(monkeypatch, machine, label="tensorrt 11.4"):
     bindings.runtime, cuda.bindings = runtime, bindings
     for name, module in (("cuda", cuda), ("cuda.bindings", bindings), ("cuda.bindings.runtime", runtime)):
         monkeypatch.setitem(sys.modules, name, module)
-    for name in ("tensorrt", "tensorrt_lean"):
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     if label is None:
         return None

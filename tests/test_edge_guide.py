@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bgert.backends.tensorrt.engine_cache import Profile
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.commands.main import build_parser
 from bgert_export.architecture import Architecture
 from bgert_export.tensorrt.buckets import device_bytes

@@ -20,12 +20,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Distribution, version, module; the oldest that bgert takes, the newest of 10 and 11, and the lean runtime.
+# Distribution, version, module; the oldest that bgert takes, the newest of 10 and 11, the lean runtime, and RTX.
 BINDINGS = {
     "tensorrt 10.3": ("tensorrt-cu12-bindings", "10.3.0", "tensorrt_bindings"),
     "tensorrt 10.16": ("tensorrt-cu13-bindings", "10.16.1.11", "tensorrt_bindings"),
     "tensorrt 11.4": ("tensorrt-cu13-bindings", "11.4.0.106", "tensorrt_bindings"),
     "tensorrt_lean 11.4": ("tensorrt-lean-cu13-bindings", "11.4.0.106", "tensorrt_lean_bindings"),
+    "tensorrt_rtx 1.7": ("tensorrt-rtx-cu13-bindings", "1.7.1.116", "tensorrt_rtx_bindings"),
 }
 CUDA = ("13.5.0", "12.8.0")
 PATHFINDER = ("cuda-pathfinder", "1.9.0")
@@ -95,6 +96,41 @@ BUILDER = {
     "EngineInspector": ["execution_context", "get_engine_information"],
     "LayerInformationFormat": ["JSON"],
 }
+# What TensorRT for RTX has besides: targets and no timing cache, contexts made by a configuration.
+RTX = {
+    "ILogger": [*RUNTIME["ILogger"], "INFO", "VERBOSE"],
+    "Runtime": [*RUNTIME["Runtime"], "get_engine_validity", "engine_header_size"],
+    "EngineValidity": ["VALID", "SUBOPTIMAL", "INVALID"],
+    "EngineInvalidityDiagnostics": [
+        "VERSION_MISMATCH",
+        "UNSUPPORTED_CC",
+        "OLD_CUDA_DRIVER",
+        "OLD_CUDA_RUNTIME",
+        "INSUFFICIENT_GPU_MEMORY",
+        "MALFORMED_ENGINE",
+        "CUDA_ERROR",
+    ],
+    "ICudaEngine": [*RUNTIME["ICudaEngine"], "create_runtime_config"],
+    "IRuntimeConfig": [
+        "set_execution_context_allocation_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "cuda_graph_strategy",
+        "create_runtime_cache",
+        "set_runtime_cache",
+    ],
+    "IRuntimeCache": ["serialize", "deserialize"],
+    "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
+    "CudaGraphStrategy": ["DISABLED"],
+    "IExecutionContext": [*RUNTIME["IExecutionContext"], "is_stream_capturable"],
+    "IBuilderConfig": [
+        *(name for name in BUILDER["IBuilderConfig"] if not name.endswith(("timing_cache", "level", "limit"))),
+        "num_compute_capabilities",
+        "set_compute_capability",
+    ],
+    "BuilderFlag": ["TF32", "REQUIRE_USER_ALLOCATION"],
+    "ComputeCapability": ["SM75", "SM80", "SM86", "SM89", "SM120", "SM121"],
+}
+_NOT_OF_RTX = ("ITimingCache", "EngineInspector", "LayerInformationFormat", "MemoryPoolType")
 CUDA_FUNCTIONS = """
 cudaGetDeviceCount cudaSetDevice cudaGetDeviceProperties cudaDriverGetVersion cudaGetErrorName cudaGetErrorString
 cudaGetLastError cudaMemGetInfo cudaMalloc cudaFree cudaHostAlloc cudaFreeHost cudaMemcpyAsync
@@ -117,6 +153,15 @@ STUBS = {
     "getBuilderPluginRegistry createInferBuilder_INTERNAL",
     "libnvinfer_plugin": "initLibNvInferPlugins",
     "libnvonnxparser": "createNvOnnxParser_INTERNAL createNvOnnxParserRefitter_INTERNAL getNvOnnxParserVersion",
+    "libtensorrt_rtx": "createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInferRuntime_INTERNAL "
+    "getBuilderPluginRegistry getPluginRegistry",
+    "libtensorrt_onnxparser_rtx": "createNvOnnxParser_INTERNAL createNvOnnxParserRefitter_INTERNAL "
+    "getNvOnnxParserVersion",
+}
+_LIBRARIES = {
+    "tensorrt": ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"),
+    "tensorrt_lean": ("libnvinfer_lean",),
+    "tensorrt_rtx": ("libtensorrt_rtx", "libtensorrt_onnxparser_rtx"),
 }
 
 # Runs in a process of its own, where the bindings and their stand-in libraries are loaded.
@@ -176,7 +221,11 @@ print(json.dumps(result))
 
 def used_by(label: str) -> dict[str, list[str]]:
     """What bgert uses of one library."""
-    return RUNTIME if label.startswith("tensorrt_lean") else RUNTIME | BUILDER
+    if label.startswith("tensorrt_lean"):
+        return RUNTIME
+    if label.startswith("tensorrt_rtx"):
+        return {name: used for name, used in (RUNTIME | BUILDER | RTX).items() if name not in _NOT_OF_RTX}
+    return RUNTIME | BUILDER
 
 
 def fetch(folder: Path, *wanted: tuple[str, str]) -> None:
@@ -192,14 +241,14 @@ def fetch(folder: Path, *wanted: tuple[str, str]) -> None:
         raise OSError(f"{wanted} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
 
 
-def make_stubs(folder: Path, major: str, *, lean: bool) -> list[str]:
-    """Compile the stand-ins for TensorRT's libraries.
+def make_stubs(folder: Path, major: str, product: str) -> list[str]:
+    """Compile the stand-ins for the libraries of `tensorrt`, `tensorrt_lean` or `tensorrt_rtx`.
 
     Raises:
         OSError: there is no C compiler.
     """
     made = []
-    for library in ["libnvinfer_lean"] if lean else ["libnvinfer", "libnvinfer_plugin", "libnvonnxparser"]:
+    for library in _LIBRARIES[product]:
         source = folder / f"{library}.c"
         source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in STUBS[library].split()))
         path = folder / f"{library}.so.{major}"
@@ -215,7 +264,7 @@ def read_bindings(label: str, folder: Path) -> dict[str, Any]:
     target = folder / label.replace(" ", "-")
     target.mkdir()
     fetch(target, (distribution, version))
-    stubs = make_stubs(target, version.split(".")[0], lean="lean" in label)
+    stubs = make_stubs(target, version.split(".")[0], label.split()[0])
     request = json.dumps([str(target), module, used_by(label), stubs])
     done = subprocess.run([sys.executable, "-c", READ], input=request, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -67,18 +67,27 @@ def add_parsers(commands: Any) -> None:
         metavar="FILE",
         help=".txt (a text a line; for rerankers query, tab, document) or .jsonl; instead of the built-in texts",
     )
-    verify.add_argument("--device", default="cpu", help="cpu, or tensorrt for the engine that `bgert build` made")
+    verify.add_argument(
+        "--device", default="cpu", help="cpu, or tensorrt or tensorrt-rtx for an engine of `bgert build`"
+    )
     verify.add_argument("--json", action="store_true", help="print one JSON object")
     quiet_option(verify)
 
     build = commands.add_parser(
         "build",
-        help="TensorRT engine of a model folder, for the GPU of this machine",
-        description="Build the TensorRT engine of a model folder for the GPU of this machine and keep it in the cache.",
+        help="TensorRT engine of a model folder, for the GPU of this machine or for others",
+        description="Build the TensorRT engine of a model folder for the GPU of this machine, or with --for a TensorRT "
+        "for RTX engine for others, and keep it in the cache.",
         epilog="example: bgert build bge-small-en --lengths sample.txt --tokens-per-batch 16384",
     )
     build.set_defaults(run=run_build)
     build.add_argument("folder", help="model folder, exported with --target tensorrt")
+    build.add_argument(
+        "--for",
+        dest="targets",
+        metavar="any|sm86,sm89,...",
+        help="TensorRT for RTX engine for these GPUs instead, on this machine with or without a GPU",
+    )
     build.add_argument("--precision", help="fp16 or bf16 (default: the folder's first TensorRT graph)")
     build.add_argument("--buckets", metavar="N,N,...", help="lengths to build for (default: 32, 64, 128, ...)")
     build.add_argument("--lengths", metavar="FILE", help="texts like yours, to choose the lengths by: least padding")
@@ -149,9 +158,10 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_build(args: argparse.Namespace) -> int:
     """Build, saying on stderr what happens, or print what would be built."""
     from bgert.errors import InvalidOptionError
+    from bgert.model_folder import Manifest
     from bgert.paths import user_path
     from bgert_export.tensorrt.buckets import device_bytes
-    from bgert_export.tensorrt.engine import BuildOptions, build_engine, plan_profiles
+    from bgert_export.tensorrt.engine import BuildOptions, build_engine, describe, plan_profiles
 
     try:
         buckets = [int(part) for part in args.buckets.split(",")] if args.buckets is not None else None
@@ -169,6 +179,7 @@ def run_build(args: argparse.Namespace) -> int:
         lean=args.lean,
         require_fused=args.require_fused,
         force=args.force,
+        targets=None if args.targets is None else args.targets.lower().split(","),
     )
     folder = user_path(args.folder, "the model folder")
     if args.dry_run:
@@ -183,7 +194,7 @@ def run_build(args: argparse.Namespace) -> int:
             )
         return 0
     record = build_engine(folder, options, _say)
-    print(f"{record.plan}: {record.size / 1e6:.0f} MB, built in {record.seconds:g} s")
+    print(describe(record, Manifest.read(folder)))
     return 0
 
 

@@ -25,7 +25,7 @@ __all__ = ["rounded_model"]
 TERMS = 16  # of a matrix instruction: they are added exactly before the accumulator rounds
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # They move numbers and compute none, so they work on 16 bits directly.
-_MOVES = frozenset(["Cast", "Gather", "Identity", "Reshape", "Transpose", "Unsqueeze"])
+_MOVES = frozenset(["Cast", "Gather", "Identity", "Reshape", "Split", "Transpose", "Unsqueeze"])
 
 
 def rounded_model(path: Path, *, partial_sums: bool = False) -> bytes:
@@ -54,10 +54,10 @@ def rounded_model(path: Path, *, partial_sums: bool = False) -> bytes:
         return wide[name]
 
     for node in model.graph.node:
-        (result,) = node.output
-        if node.op_type in _MOVES or types[result] not in _HALF:
+        if node.op_type in _MOVES or types[node.output[0]] not in _HALF:
             nodes.append(node)
             continue
+        (result,) = node.output
         inputs = [widened(name) for name in node.input]
         if partial_sums and node.op_type == "MatMul" and shapes[node.input[0]][-1] > TERMS:
             exact = _partial_sums(nodes, inputs, result, shapes[node.input[0]][-1], types[result])
@@ -107,6 +107,8 @@ def _sizes(length: int) -> list[int]:
 
 
 def _pieces(nodes: list[onnx.NodeProto]) -> list[tuple[int, list[int]]]:
-    """Length and sizes of the pieces of every Split in use."""
-    lengths = {int(node.input[1].removeprefix("terms.")) for node in nodes if node.op_type == "Split"}
+    """Length and sizes of the pieces of every Split that cuts sums; those of the graph itself have one input."""
+    lengths = {
+        int(node.input[1].removeprefix("terms.")) for node in nodes if node.op_type == "Split" and len(node.input) > 1
+    }
     return [(length, _sizes(length)) for length in sorted(lengths)]

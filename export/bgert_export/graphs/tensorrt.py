@@ -39,6 +39,7 @@ IR_VERSION = 9
 MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.tensorrt.engine
 MASKED = -10_000.0  # exp of it is 0, and no score added to it leaves the range of float16
 _TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
+_PARTS = ("query", "key", "value")
 
 
 def stem(precision: str) -> str:
@@ -111,6 +112,8 @@ class _Body:
         self._positions = builder.input("position_ids", INT32, shape)
         self.mask = builder.input("attention_mask", INT32, shape)
         self._split = self._integers("shape.heads", [0, -1, self._heads, self._hidden // self._heads])
+        self._scale = 1 / math.sqrt(self._hidden // self._heads)
+        self._split_all = self._integers("shape.all_heads", [0, -1, 3 * self._heads, self._hidden // self._heads])
         self._join = self._integers("shape.joined", [0, -1, self._hidden])
 
     def all_rows(self) -> str:
@@ -183,24 +186,52 @@ class _Body:
         through attention unchanged and is part of the output's bias.
         """
         b, at = self._b, f"encoder.layer.{layer}.attention"
-        scale = 1 / math.sqrt(self._hidden // self._heads)
-        name = f"{at}.self.query"
-        query = b.node("MatMul", [asking, self._matrix(name, self._half, scale)], f"{name}.product")
-        bias = (self._net.read(f"{name}.bias").astype(np.float64) * scale).astype(np.float32)
-        query = b.node("Add", [query, b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
-        key, value = (
-            b.node("MatMul", [rows, self._matrix(f"{at}.self.{part}", self._half)], f"{at}.self.{part}")
-            for part in ("key", "value")
-        )
-        query_heads = self._by_head(query, [0, 2, 1, 3])
-        key_heads = self._by_head(key, [0, 2, 3, 1])
-        value_heads = self._by_head(value, [0, 2, 1, 3])
+        heads = self._heads_of_all(rows, at) if asking == rows else self._heads_of_one(asking, rows, at)
+        query_heads, key_heads, value_heads = heads
         scores = b.node("MatMul", [query_heads, key_heads], f"{at}.scores")
         masked = b.node("Add", [scores, self._added], f"{at}.masked")
         shares = b.node("Softmax", [masked], f"{at}.shares", attributes={"axis": -1})
         context = b.node("MatMul", [shares, value_heads], f"{at}.heads")
         context = b.node("Transpose", [context], f"{at}.joined", attributes={"perm": [0, 2, 1, 3]})
         return b.node("Reshape", [context, self._join], f"{at}.context")
+
+    def _heads_of_all(self, rows: str, at: str) -> list[str]:
+        """Query and value as [B, N, S, D] and key as [B, N, D, S], of one product and one Transpose.
+
+        Two kernels fewer a layer than three products (TensorRT for RTX 1.7): the bias goes into the product, and three
+        copies by head are one.
+        """
+        b, name = self._b, f"{at}.self.all"
+        scale = self._scale
+        weights = [self._weight(f"{at}.self.{part}", scale if part == "query" else 1) for part in _PARTS]
+        whole = np.concatenate(weights, axis=1)
+        product = b.node(
+            "MatMul", [rows, b.weight(f"{name}.weight", whole.shape, [whole], self._half)], f"{name}.product"
+        )
+        bias = np.concatenate([self._query_bias(at), np.zeros(2 * self._hidden, np.float32)])
+        added = b.node("Add", [product, b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
+        split = b.node("Reshape", [added, self._split_all], f"{name}.split")
+        by_head = b.node("Transpose", [split], f"{name}.by_head", attributes={"perm": [0, 2, 1, 3]})
+        parts = [f"{at}.self.{part}.by_head" for part in _PARTS]
+        query, key, value = b.nodes("Split", [by_head], parts, attributes={"axis": 1, "num_outputs": 3})
+        return [query, b.node("Transpose", [key], f"{key}.turned", attributes={"perm": [0, 1, 3, 2]}), value]
+
+    def _heads_of_one(self, asking: str, rows: str, at: str) -> list[str]:
+        """The same where one token asks: query of [B, 1, H]."""
+        b, name = self._b, f"{at}.self.query"
+        query = b.node("MatMul", [asking, self._matrix(name, self._half, self._scale)], f"{name}.product")
+        bias = self._query_bias(at)
+        query = b.node("Add", [query, b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
+        key, value = (
+            b.node("MatMul", [rows, self._matrix(f"{at}.self.{part}", self._half)], f"{at}.self.{part}")
+            for part in ("key", "value")
+        )
+        orders = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+        return [self._by_head(part, order) for part, order in zip((query, key, value), orders, strict=True)]
+
+    def _query_bias(self, at: str) -> Array:
+        bias = self._net.read(f"{at}.self.query.bias").astype(np.float64) * self._scale
+        return bias.astype(np.float32)
 
     def _by_head(self, rows: str, perm: list[int]) -> str:
         split = self._b.node("Reshape", [rows, self._split], f"{rows}.split")
@@ -234,11 +265,12 @@ class _Body:
 
     def _matrix(self, name: str, dtype: int, scale: float = 1.0) -> str:
         """The weight of a linear layer as [in, out], times `scale` before it is rounded."""
-        out, into = self._shapes[f"{name}.weight"]
+        weight = self._weight(name, scale)
+        return self._b.weight(f"{name}.weight", weight.shape, [weight], dtype)
+
+    def _weight(self, name: str, scale: float = 1.0) -> Array:
         weight = self._net.read(f"{name}.weight").T
-        if scale != 1:
-            weight = (weight.astype(np.float64) * scale).astype(np.float32)
-        return self._b.weight(f"{name}.weight", (into, out), [weight], dtype)
+        return weight if scale == 1 else (weight.astype(np.float64) * scale).astype(np.float32)
 
     def _vector(self, name: str, value: Array) -> str:
         return self._b.weight(name, value.shape, [value])

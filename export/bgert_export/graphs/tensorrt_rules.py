@@ -29,7 +29,7 @@ LATEST_IR = 9
 # fmt: off
 OPERATORS = frozenset([
     "Add", "Cast", "Div", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max", "Mul", "ReduceL2",
-    "ReduceSum", "Reshape", "Softmax", "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "ReduceSum", "Reshape", "Softmax", "Split", "Sub", "Tanh", "Transpose", "Unsqueeze",
 ])
 # fmt: on
 # The only places of int64: constants that say a shape, an axis or an index.
@@ -134,7 +134,7 @@ class _Rules:
             )
             masks.add(masked.input[1])
             for side in (scores.input[0], scores.input[1], consumers[0].input[1]):
-                self._producer(side, "Transpose")
+                self._by_head(side)
             for value in (*scores.input, scores.output[0], *masked.input, masked.output[0], node.output[0]):
                 self._require(self._types[value] == self._half, f"{value}, inside attention, is not 16-bit")
                 self._require(self._ranks[value] == 4, f"{value}, inside attention, is not [B, N, S, D]")
@@ -142,6 +142,13 @@ class _Rules:
                 self._require(self._uses[value] == 1, f"{value}, inside attention, has a second reader")
         self._require(len(masks) == 1, f"{len(masks)} masks, not one for all layers")
         self._mask = masks.pop()
+
+    def _by_head(self, name: str) -> None:
+        """Made by a Transpose, or a part of one."""
+        node = self._producers.get(name)
+        if node is not None and node.op_type == "Split":
+            name = node.input[0]
+        self._producer(name, "Transpose")
 
     def _producer(self, name: str, operator: str) -> Any:
         node = self._producers.get(name)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_backend", "parse_devices"]
 
-_DEVICE = re.compile(r"auto|cpu|tensorrt|cuda(:(\d+|all))?")
+_DEVICE = re.compile(r"auto|cpu|tensorrt(-rtx)?|cuda(:(\d+|all))?")
 _said: set[str] = set()
 
 
@@ -42,7 +42,8 @@ def open_backend(
     Args:
         folder: the model folder.
         manifest: its manifest.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list of CUDA devices, or `tensorrt`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list of CUDA devices, `tensorrt` or
+            `tensorrt-rtx`.
         precision: of the graph; `auto` takes the first of the device.
         threads: cores of the CPU backend.
         mode: `throughput` or `latency`, on the CPU; a GPU serves both at once.
@@ -68,8 +69,8 @@ def open_backend(
         if gpu_memory_limit is not None:
             raise InvalidOptionError("gpu_memory_limit is for a GPU, and device is 'cpu'")
         return _open_cpu(folder, manifest, precision, threads, mode)
-    if names == ["tensorrt"]:
-        return _open_tensorrt(folder, manifest, precision, mode)
+    if names[0] in ("tensorrt", "tensorrt-rtx"):
+        return _open_tensorrt(folder, manifest, precision, mode, names[0])
     return _open_cuda(folder, manifest, names, precision, gpu_memory_limit)
 
 
@@ -82,7 +83,9 @@ def parse_devices(device: str | Sequence[str]) -> list[str]:
     names = [device] if isinstance(device, str) else list(device)
     for name in names:
         if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-            raise InvalidOptionError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
+            raise InvalidOptionError(
+                f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER, cuda:all, tensorrt or tensorrt-rtx"
+            )
     if not names or (len(names) > 1 and not all(re.fullmatch(r"cuda:\d+", name) for name in names)):
         raise InvalidOptionError(f"the devices {names!r} do not go together: list CUDA devices, as 'cuda:0', 'cuda:1'")
     if len(set(names)) < len(names):
@@ -121,11 +124,12 @@ def _open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: st
     return backends[0] if len(backends) == 1 else DevicePool(backends)
 
 
-def _open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str) -> Backend:
+def _open_tensorrt(folder: Path, manifest: Manifest, precision: str, mode: str, device: str) -> Backend:
     """The `tensorrt` graph, through the engine that `bgert build` made of it."""
     from bgert.backends.tensorrt.backend import TensorRtBackend
 
-    return TensorRtBackend(folder, manifest, _graph(folder, manifest, "tensorrt", precision), mode=mode)
+    graph = _graph(folder, manifest, "tensorrt", precision)
+    return TensorRtBackend(folder, manifest, graph, mode=mode, device=device)
 
 
 def _open_auto(

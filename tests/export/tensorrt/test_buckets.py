@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bgert.backends.tensorrt.engine_cache import Profile
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.errors import InvalidOptionError
 from bgert_export.tensorrt.buckets import choose_lengths, default_lengths, device_bytes, profiles_of
 
@@ -47,5 +47,24 @@ def test_chosen_lengths_are_the_best_there_are():
 
 def test_device_bytes_by_hand():
     architecture = {"hidden_size": 10, "intermediate_size": 40, "num_attention_heads": 2}
-    size = device_bytes(architecture, Profile(8, 3))
-    assert size == {"inputs": 4 * 4 * 24, "fused": 2 * 24 * 90, "unfused": 2 * 24 * 90 + 2 * 2 * 3 * 2 * 64}
+    large = device_bytes(architecture, Profile(8, 300_000))
+    fused = 2 * 2_400_000 * 90
+    assert large == {"inputs": 4 * 4 * 2_400_000, "fused": fused, "unfused": fused + 2 * 2 * 300_000 * 2 * 64}
+    small = device_bytes(architecture, Profile(8, 3))
+    fused = 8_192_000 + 16 * 24 * 10
+    assert small == {"inputs": 4 * 4 * 24, "fused": fused, "unfused": fused + 2 * 2 * 3 * 2 * 64}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "inner", "heads", "planned"),
+    [
+        (384, 1536, 12, {1024: 14_485_504, 2048: 20_779_008, 8192: 58_540_032, 16384: 113_278_976}),  # MiniLM
+        (768, 3072, 12, {1024: 21_252_096, 2048: 33_361_920, 8192: 113_262_592, 16384: 226_525_184}),  # bge-base
+    ],
+)
+def test_device_bytes_beside_what_a_builder_planned(hidden, inner, heads, planned):
+    """TensorRT for RTX 1.7.1, length 128, compute capability 8.0 and later, 2026-11-27."""
+    architecture = {"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": heads}
+    for tokens, bytes_ in planned.items():
+        estimate = device_bytes(architecture, Profile(128, tokens // 128))["fused"]
+        assert 0.97 * bytes_ <= estimate <= bytes_

@@ -7,7 +7,8 @@ import pytest
 
 import tensorrt_fake
 from bgert.backends.cuda_driver import Gpu
-from bgert.backends.tensorrt.engine_cache import EngineCache, Profile
+from bgert.backends.tensorrt.engine_cache import EngineCache
+from bgert.backends.tensorrt.recipe import Profile
 from bgert.commands import main as cli
 from bgert.errors import (
     DeviceUnavailableError,
@@ -17,7 +18,6 @@ from bgert.errors import (
     InvalidOptionError,
 )
 from bgert_export import export
-from bgert_export.tensorrt import engine
 from bgert_export.tensorrt.engine import BuildOptions, build_engine, plan_profiles
 
 LIBRARIES = ["tensorrt 10.3", "tensorrt 10.16", "tensorrt 11.4"]
@@ -254,25 +254,6 @@ def test_attention_that_is_not_fused(folder, library, machine, cache):
     # An engine in the cache is no way around the gate.
     with pytest.raises(EngineError, match="not fused as asked for"):
         build_engine(folder, BuildOptions(buckets=[16, 64], tokens_per_batch=64, require_fused=True), print)
-
-
-@pytest.mark.parametrize(
-    ("layers", "number", "count"),
-    [
-        ([{"Name": "_gemm_mha_v2_myl0_1"}, {"Name": "gemm"}], 0, 1),
-        (["_gemm_mha_v2_0", "_gemm_mha_v2_0 [profile 1]", "_gemm_mha_v2_1 [profile 1]"], 0, 1),
-        (["_gemm_mha_v2_0", "_gemm_mha_v2_0 [profile 1]", "_gemm_mha_v2_1 [profile 1]"], 1, 2),
-        (["__mye8037_gemm_mha_v2", "_gemv_mha_v1_myl0_9"], 0, 1),
-        ([], 0, 0),
-    ],
-)
-def test_count_of_fused_layers(layers, number, count):
-    assert engine._count_fused(json.dumps({"Layers": layers}), number) == count
-
-
-def test_an_inspector_that_says_something_else():
-    with pytest.raises(EngineError, match="inspector"):
-        engine._count_fused("{}", 0)
 
 
 def test_no_driver_no_library_no_gpu(folder, cache, machine, monkeypatch, capsys):

@@ -22,9 +22,11 @@ import numpy as np
 from bgert.backends.cuda_driver import Cuda, Pinned
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.protocol import BackendInfo
-from bgert.backends.tensorrt.engine_cache import EngineCache, graph_digest
+from bgert.backends.tensorrt.engine_cache import EngineCache
 from bgert.backends.tensorrt.library import Log, environment, import_runtime
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
+from bgert.backends.tensorrt.recipe import graph_digest
+from bgert.backends.tensorrt.rtx import RtxContexts, check_gpu
 from bgert.batching import Bucket, bucket_rows, slice_batch
 from bgert.errors import EngineError
 from bgert.lifecycle import keep_for_ever, on_fork
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.backends.tensorrt.engine_cache import EngineRecord
+    from bgert.backends.tensorrt.recipe import EngineRecord
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry, Manifest
 
@@ -70,6 +72,7 @@ class TensorRtBackend:
         manifest: its manifest.
         graph: an entry of target `tensorrt`.
         mode: `throughput` keeps two batches in flight and sleeps while it waits; `latency` runs one and spins.
+        device: `tensorrt`, or `tensorrt-rtx` for TensorRT for RTX.
 
     Raises:
         EngineNotInstalledError: TensorRT or cuda-bindings is missing.
@@ -79,12 +82,15 @@ class TensorRtBackend:
         EngineError: TensorRT refuses the engine, or there is too little memory.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, graph: GraphEntry, *, mode: str) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, graph: GraphEntry, *, mode: str, device: str) -> None:
         cuda = Cuda.open()  # before any object of TensorRT exists: see cuda_driver
-        trt = import_runtime()
+        trt = import_runtime(device.replace("-", "_"))
+        if device == "tensorrt-rtx":
+            check_gpu(cuda.gpu)
         verify_graph(folder, graph)
         cache = EngineCache()
-        record = cache.find(graph_digest(graph), graph.precision, environment(trt, cuda.gpu))
+        here = environment(trt, cuda.gpu)
+        record = cache.find(graph_digest(graph), graph.precision, here)
         self._trt, self._cuda = trt, cuda
         self._log = Log(trt)
         self._name = f"{trt.__name__} {trt.__version__}"
@@ -95,14 +101,15 @@ class TensorRtBackend:
         self._lanes: dict[tuple[int, int], _Lane] = {}
         # Released from its end: engine, runtime, log. Nothing else may hold the engine, or the runtime would go first.
         self._owned: list[Any] = [self._log]
-        self._finalizer = weakref.finalize(self, _close, self._lanes, self._owned, cuda)
+        self._rtx = RtxContexts(trt, cache, record, here) if device == "tensorrt-rtx" else None
+        self._finalizer = weakref.finalize(self, _close, self._lanes, self._rtx, self._owned, cuda)
         self._load(cache.load(record), record)
         workers = 1 if mode == "latency" else 2
         self._allocate(workers, blocking=mode != "latency")
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self.info = BackendInfo(
-            device="tensorrt",
+            device=device,
             precision=graph.precision,
             engine=self._name,
             workers=workers,
@@ -192,7 +199,10 @@ class TensorRtBackend:
 
     def _open_lane(self, number: int, rows: int) -> _Lane:
         trt, bucket = self._trt, self._buckets[number]
-        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._rtx is None:
+            context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        else:
+            context = self._rtx.make(self._engine)
         self._require(context is not None, "could not make an execution context")
         context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         try:
@@ -214,6 +224,9 @@ class TensorRtBackend:
 
     def _capture(self, lane: _Lane) -> Any:
         """The lane's CUDA graph; None, with a warning, where TensorRT or CUDA will not be captured."""
+        if self._rtx is not None and not self._rtx.capturable(lane.context, self._stream):
+            warnings.warn(f"no CUDA graph, batches are queued one by one: {self._name} allows none", RuntimeWarning, 2)
+            return None
         try:
             self._cuda.begin_capture(self._stream)
             try:
@@ -233,6 +246,8 @@ class TensorRtBackend:
         except (TypeError, RuntimeError) as error:  # TypeError where the library returns no object
             raise EngineError(f"{self._name} makes no runtime: {error}{self._log.take()}") from error
         self._owned.append(runtime)
+        if self._rtx is not None:
+            self._rtx.check(runtime, plan)
         engine = runtime.deserialize_cuda_engine(plan)
         self._require(engine is not None, f"refuses the engine {record.plan}, run `bgert build --force`")
         self._owned.append(engine)
@@ -247,6 +262,8 @@ class TensorRtBackend:
         for number, bucket in enumerate(self._buckets):
             largest = tuple(engine.get_tensor_profile_shape(first, number)[2])
             self._require(largest == (bucket.texts, bucket.length), f"has {largest} in profile {number}, not {bucket}")
+        if self._rtx is not None:
+            self._rtx.open(engine)
 
     def _allocate(self, workers: int, *, blocking: bool) -> None:
         cuda, engine = self._cuda, self._engine
@@ -271,9 +288,11 @@ class TensorRtBackend:
             raise EngineError(f"{self._name} {what}{self._log.take()}")
 
 
-def _close(lanes: dict[tuple[int, int], _Lane], owned: list[Any], cuda: Cuda) -> None:
+def _close(lanes: dict[tuple[int, int], _Lane], rtx: RtxContexts | None, owned: list[Any], cuda: Cuda) -> None:
     """Release in the order that CUDA and TensorRT ask for: contexts, engine, runtime, then memory."""
     lanes.clear()
+    if rtx is not None:
+        rtx.close()
     while owned:
         owned.pop()
     cuda.close()

@@ -1,9 +1,9 @@
 """Where TensorRT engines are kept, and when one may be loaded.
 
-An engine is native code for one GPU, driver and TensorRT version: it is built here, never downloaded, and loaded only
-from a folder that nobody else can write. Beside each plan is a JSON record of everything that went into it. Its key is
-the SHA-256 of that; the plan's own SHA-256 is checked before TensorRT sees a byte. The record is replaced last, so
-there is never half an engine.
+An engine is native code for one GPU, driver and TensorRT version, or one of TensorRT for RTX for its targets and one
+version: it is built here, never downloaded, and loaded only from a folder that nobody else can write. Beside each plan
+is a JSON record of everything that went into it (`recipe.py`). Its key is the SHA-256 of that; the plan's own SHA-256
+is checked before TensorRT sees a byte. The record is replaced last, so there is never half an engine.
 
 The folder is `$BGERT_CACHE`, or `bgert` in `$XDG_CACHE_HOME` or in `~/.cache`; engines are in `engines` in it.
 """
@@ -16,100 +16,20 @@ import os
 import stat
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bgert.backends.tensorrt.recipe import FORMAT, EngineRecord, Environment, Profile, Recipe
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
 from bgert.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bgert.model_folder import GraphEntry
+__all__ = ["EngineCache", "UntrustedCacheError"]
 
-__all__ = ["EngineCache", "EngineRecord", "Environment", "Profile", "Recipe", "UntrustedCacheError", "graph_digest"]
-
-FORMAT = 1
 _BUILD = "run `bgert build` on the model folder"
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What an engine is tied to."""
-
-    library: str
-    """`tensorrt`, or `tensorrt_lean`."""
-    tensorrt: str
-    """Full version."""
-    gpu: str
-    compute_capability: str
-    multiprocessors: int
-    driver: int
-
-    def mismatch(self, here: Environment) -> str | None:
-        """Why an engine built for this environment does not run in the other; None where it does."""
-        for name in ("gpu", "compute_capability", "multiprocessors", "driver", "library"):
-            mine, theirs = getattr(self, name), getattr(here, name)
-            if mine != theirs:
-                return f"it was built for {name} {mine}, here is {theirs}"
-        if self.library == "tensorrt_lean":  # version-compatible within a major version, from the builder's on
-            built, found = (_numbers(version) for version in (self.tensorrt, here.tensorrt))
-            fits = built[0] == found[0] and built <= found
-        else:
-            fits = self.tensorrt == here.tensorrt
-        return None if fits else f"it was built with TensorRT {self.tensorrt}, here is {here.tensorrt}"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One shape range of an engine: texts padded to `length`, from 1 to `texts` of them, tuned for `texts`."""
-
-    length: int
-    texts: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that goes into an engine."""
-
-    graph: str
-    """See `graph_digest`."""
-    precision: str
-    environment: Environment
-    profiles: list[Profile]
-    """Shortest first."""
-    workspace: int | None
-    """Bytes that a kernel may use; None for no limit."""
-    level: int
-    """TensorRT's builder optimisation level."""
-    format: int = FORMAT
-
-    def key(self) -> str:
-        """SHA-256 over all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class EngineRecord:
-    """An engine in the cache."""
-
-    recipe: Recipe
-    plan: str
-    """File name."""
-    size: int
-    sha256: str
-    seconds: float
-    """That the build took."""
-    fused_attention: list[int] | None
-    """Fused attention layers by profile; None where the engine could not be inspected."""
-    notes: list[str] = field(default_factory=list)
-
-
-def graph_digest(graph: GraphEntry) -> str:
-    """SHA-256 over the names and digests of a graph's files."""
-    listed = [[entry.name, entry.sha256] for entry in graph.files]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 class UntrustedCacheError(IntegrityError):
@@ -203,10 +123,32 @@ class EngineCache:
             _write_atomically(folder / f"{key}.json", text.encode())
         except OSError as error:
             raise EngineError(f"cannot write into {folder}: {error.strerror}") from error
-        for old in folder.glob(f"{key}-*.plan"):
-            if old.name != record.plan:
+        for old in folder.glob(f"{key}-*"):
+            if not old.name.startswith(Path(record.plan).stem):
                 old.unlink(missing_ok=True)
         return record
+
+    def kernels(self, record: EngineRecord, here: Environment) -> bytes:
+        """What TensorRT for RTX compiled of an engine for this GPU and driver, or nothing.
+
+        Raises:
+            IntegrityError: others could have written it.
+        """
+        path = self._kernels_path(record, here)
+        return _read_own(path) if os.path.lexists(path) else b""
+
+    def store_kernels(self, record: EngineRecord, here: Environment, content: bytes) -> None:
+        """Keep them for the next process.
+
+        Raises:
+            EngineError: they cannot be written.
+        """
+        path = self._kernels_path(record, here)
+        self._make(path.parent)
+        try:
+            _write_atomically(path, content)
+        except OSError as error:
+            raise EngineError(f"cannot write {path}: {error.strerror}") from error
 
     def timing(self, here: Environment) -> bytes:
         """TensorRT's timing cache for this GPU and version, or nothing.
@@ -260,8 +202,10 @@ class EngineCache:
         return self.root / graph[:32]
 
     def _timing_path(self, here: Environment) -> Path:
-        about = json.dumps([here.tensorrt, here.gpu, here.compute_capability, here.multiprocessors, here.driver])
-        return self.root / "timing" / hashlib.sha256(about.encode()).hexdigest()[:32]
+        return self.root / "timing" / _digest_of(here)
+
+    def _kernels_path(self, record: EngineRecord, here: Environment) -> Path:
+        return self._folder(record.recipe.graph) / f"{Path(record.plan).stem}-{_digest_of(here)}.kernels"
 
     def _records(self, graph: str) -> Sequence[Path]:
         """The records of a graph, newest first."""
@@ -311,8 +255,10 @@ def _default_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "bgert" / "engines"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+def _digest_of(here: Environment) -> str:
+    """Names a GPU, its driver and a version."""
+    about = json.dumps([here.tensorrt, here.gpu, here.compute_capability, here.multiprocessors, here.driver])
+    return hashlib.sha256(about.encode()).hexdigest()[:32]
 
 
 def _read_own(path: Path) -> bytes:

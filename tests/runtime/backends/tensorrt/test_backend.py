@@ -123,7 +123,7 @@ def test_without_an_engine(folder, library):
 
 def test_the_device_is_asked_first(folder, machine, monkeypatch, capsys):
     tensorrt_fake.install(monkeypatch, machine, None)
-    with pytest.raises(EngineNotInstalledError, match="extra `tensorrt`"):
+    with pytest.raises(EngineNotInstalledError, match="the extra `tensorrt`"):
         Encoder(folder, device="tensorrt")
     machine.driver = False
     with pytest.raises(DeviceUnavailableError, match="driver"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bgert.backends.tensorrt.engine_cache import EngineCache, Environment, Profile, Recipe, graph_digest
+from bgert.backends.tensorrt.engine_cache import EngineCache
+from bgert.backends.tensorrt.recipe import Environment, Profile, Recipe, graph_digest
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
 from bgert.model_folder import FileEntry, GraphEntry
 
@@ -82,7 +83,7 @@ def test_a_link_in_place_of_the_folder_is_refused(cache, tmp_path):
         {"plan": "../../elsewhere.plan"},
         {"size": "4"},
         {"recipe": None},
-        {"recipe": {"format": 2}},
+        {"recipe": {"format": 1}},
         {"recipe": {"level": 4}},
         {"surprise": 1},
     ],
