@@ -32,6 +32,7 @@ def export(
     int8_floor: float = INT8_FLOOR,
     verify: bool = True,
     force: bool = False,
+    ignore_unknown_weights: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a BERT-family checkpoint to a model folder, prove it equal to PyTorch, and return its manifest.
@@ -49,6 +50,7 @@ def export(
         int8_floor: least mean cosine (rerankers: correlation of scores) of an int8 graph to the fp32 graph.
         verify: compare the graphs with the PyTorch checkpoint; needs torch and transformers.
         force: replace a model folder that is already at `destination`.
+        ignore_unknown_weights: leave out weights that the network of config.json does not have, as transformers does.
         progress: called with a line of text at each step and for each choice.
 
     Raises:
@@ -63,7 +65,9 @@ def export(
         QuantizationError: an int8 graph would be below the floor; nothing is written.
         VerificationError: the graph's vectors differ from PyTorch's; nothing is written.
         ExtraNotInstalledError: a library is missing; the message names the extra that brings it.
+        PlatformError: this is Windows.
     """
+    _require_posix()
     _require_export_extra()
     from bgert_export.pipeline import export_checkpoint
     from bgert_export.settings import Options
@@ -78,8 +82,19 @@ def export(
         int8_floor=int8_floor,
         verify=verify,
         force=force,
+        ignore_unknown_weights=ignore_unknown_weights,
         progress=progress,
     )
+
+
+def _require_posix() -> None:
+    """Locks and renames of a folder are POSIX's."""
+    from bgert_export.errors import PlatformError
+
+    if importlib.util.find_spec("fcntl") is None:
+        raise PlatformError(
+            "export runs on Linux and macOS, not on Windows: export there (or in WSL) and copy the model folder"
+        )
 
 
 def _require_export_extra() -> None:

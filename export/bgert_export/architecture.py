@@ -7,13 +7,15 @@ task models put before them. XLM-RoBERTa is the same network with positions that
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Architecture", "WeightMap", "map_weights"]
 
@@ -35,6 +37,13 @@ _CLASSES: dict[str, dict[str, str]] = {
     },
 }
 _PREFIXES = {"bert": "bert.", "xlm-roberta": "roberta."}
+# Names in transformers' ACT2FN of one function; they differ in how they are computed, by roundings.
+_ACTIVATIONS = {
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"), "gelu_tanh"),
+    "relu": "relu",
+}
+_LARGEST = 2**31 - 1  # ids and positions are 32-bit
 _SUPPORTED = ", ".join(name for classes in _CLASSES.values() for name in classes)
 
 
@@ -60,6 +69,8 @@ class Architecture:
     pad_token_id: int
     num_labels: int | None = None
     """Logits of the classification head; None for encoders."""
+    activation: str = "gelu"
+    """Between the layers of the feed-forward network: `gelu`, `gelu_tanh` (the approximation by tanh) or `relu`."""
 
     @property
     def max_tokens(self) -> int:
@@ -70,6 +81,13 @@ class Architecture:
     def prefix(self) -> str:
         """What task models put before the encoder's weight names."""
         return _PREFIXES[self.model_type]
+
+    def require_gelu(self, what: str) -> None:
+        """Raise UnsupportedCheckpointError unless the activation is `gelu`, the one that most graphs have."""
+        if self.activation != "gelu":
+            raise UnsupportedCheckpointError(
+                f"config.json: hidden_act is {self.activation}, which {what} do not have: export the target cpu"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, for the manifest."""
@@ -94,9 +112,11 @@ class Architecture:
             value = config.get(name, allowed[0])
             if value not in allowed:
                 raise UnsupportedCheckpointError(
-                    f"config.json: {name} {value!r} is not supported: bgert exports {name} {allowed[0]!r} alone"
+                    f"config.json: {name} {_shown(value)} is not supported: bgert exports {name} {allowed[0]!r} alone"
                 )
-        pad = _whole(config, "pad_token_id", least=0, default=1 if model_type == "xlm-roberta" else 0)
+        pad = 0  # of BERT no position depends on it, and null stands for none
+        if model_type == "xlm-roberta" or config.get("pad_token_id") is not None:
+            pad = _whole(config, "pad_token_id", least=0, default=1 if model_type == "xlm-roberta" else 0)
         architecture = cls(
             model_type=model_type,
             kind=kind,
@@ -111,7 +131,10 @@ class Architecture:
             layer_norm_eps=_epsilon(config),
             pad_token_id=pad,
             num_labels=_num_labels(config) if kind == _RERANKER else None,
+            activation=_activation(config),
         )
+        if pad >= architecture.vocab_size:
+            raise CheckpointError(f"config.json: pad_token_id {pad} is no id of vocab_size {architecture.vocab_size}")
         if architecture.hidden_size % architecture.num_attention_heads:
             raise CheckpointError(
                 f"config.json: hidden_size {architecture.hidden_size} is not a multiple of "
@@ -130,14 +153,16 @@ class Architecture:
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Logical name to shape of every weight that the graph uses. Linear weights are [out, in]."""
+        return dict(self._weights())
+
+    def _weights(self) -> Iterator[tuple[str, Shape]]:
+        """One after the other, so that a layer that a checkpoint does not have ends it, whatever config.json says."""
         hidden, inner = self.hidden_size, self.intermediate_size
-        shapes: dict[str, Shape] = {
-            "embeddings.word_embeddings.weight": (self.vocab_size, hidden),
-            "embeddings.position_embeddings.weight": (self.max_position_embeddings, hidden),
-            "embeddings.token_type_embeddings.weight": (self.type_vocab_size, hidden),
-            "embeddings.LayerNorm.weight": (hidden,),
-            "embeddings.LayerNorm.bias": (hidden,),
-        }
+        yield "embeddings.word_embeddings.weight", (self.vocab_size, hidden)
+        yield "embeddings.position_embeddings.weight", (self.max_position_embeddings, hidden)
+        yield "embeddings.token_type_embeddings.weight", (self.type_vocab_size, hidden)
+        yield "embeddings.LayerNorm.weight", (hidden,)
+        yield "embeddings.LayerNorm.bias", (hidden,)
         for layer in range(self.num_hidden_layers):
             at = f"encoder.layer.{layer}."
             for name, rows, columns in (
@@ -148,18 +173,17 @@ class Architecture:
                 ("intermediate.dense", inner, hidden),
                 ("output.dense", hidden, inner),
             ):
-                shapes[f"{at}{name}.weight"] = (rows, columns)
-                shapes[f"{at}{name}.bias"] = (rows,)
+                yield f"{at}{name}.weight", (rows, columns)
+                yield f"{at}{name}.bias", (rows,)
             for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-                shapes[f"{at}{name}.weight"] = (hidden,)
-                shapes[f"{at}{name}.bias"] = (hidden,)
+                yield f"{at}{name}.weight", (hidden,)
+                yield f"{at}{name}.bias", (hidden,)
         if self.num_labels is not None:
             dense, out = self.head_names()
-            shapes[f"{dense}.weight"] = (hidden, hidden)
-            shapes[f"{dense}.bias"] = (hidden,)
-            shapes[f"{out}.weight"] = (self.num_labels, hidden)
-            shapes[f"{out}.bias"] = (self.num_labels,)
-        return shapes
+            yield f"{dense}.weight", (hidden, hidden)
+            yield f"{dense}.bias", (hidden,)
+            yield f"{out}.weight", (self.num_labels, hidden)
+            yield f"{out}.bias", (self.num_labels,)
 
     def head_names(self) -> tuple[str, str]:
         """Logical names of the head's tanh layer and output layer. Rerankers alone."""
@@ -170,21 +194,40 @@ class Architecture:
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Where the weights of a graph are in a checkpoint."""
+    """Where the weights of a graph are in a checkpoint, and what else is there."""
 
     names: dict[str, str]
     """Logical name to the checkpoint's name."""
     unused: list[str]
     """The checkpoint's names that the graph has no use for: heads of training, saved buffers."""
+    unused_layers: list[int]
+    """Layers past `num_hidden_layers`."""
+
+
+# What a BERT of any kind may have beside its encoder, and never uses to make an output of the kinds that are exported.
+_HARMLESS = re.compile(r"embeddings\.(position_ids|token_type_ids)$|pooler\.|cls\.|lm_head\.")
+_LAYER = re.compile(r"encoder\.layer\.(\d{1,9})\.")
+_BODY = ("embeddings.", "encoder.")
 
 
 def map_weights(
-    architecture: Architecture, found: Mapping[str, Shape], *, tolerated: tuple[str, ...] = ()
+    architecture: Architecture,
+    found: Mapping[str, Shape],
+    *,
+    tolerated: tuple[str, ...] = (),
+    ignore_unknown: bool = False,
 ) -> WeightMap:
     """Match a checkpoint's weight names and shapes with what the architecture needs.
 
-    Old checkpoints call LayerNorm's weight and bias `gamma` and `beta`. Weights that begin with one of `tolerated`
-    may be there without a use.
+    Old checkpoints call LayerNorm's weight and bias `gamma` and `beta`. transformers leaves out every weight that its
+    network has no place for. Here that goes for those that cannot belong to an output; the rest (an adapter, say, or a
+    projection) may be part of what the authors compute and is left out only if the caller says so.
+
+    Args:
+        architecture: from config.json.
+        found: shapes by the checkpoint's names.
+        tolerated: how names begin that may be there without a use.
+        ignore_unknown: leave out whatever the network does not have.
 
     Raises:
         CheckpointError: a weight is missing, has another shape, or is one that the architecture does not have.
@@ -198,7 +241,7 @@ def map_weights(
             raise CheckpointError(f"the weights {logical[short]} and {name} are the same weight twice")
         logical[short] = name
     names: dict[str, str] = {}
-    for short, shape in architecture.weight_shapes().items():
+    for short, shape in architecture._weights():
         actual = logical.pop(short, None)
         if actual is None:
             raise CheckpointError(f"the checkpoint has no weight {short} (with or without the prefix {prefix})")
@@ -207,20 +250,27 @@ def map_weights(
                 f"the weight {actual} has shape {list(found[actual])}, config.json asks for {list(shape)}"
             )
         names[short] = actual
-    tolerated += ("embeddings.position_ids", "pooler.", "cls.", "lm_head.")
+    unused, layers = [], set()
     for short, actual in logical.items():
-        if not short.startswith(tolerated):
+        layer = _LAYER.match(short)
+        if layer and int(layer[1]) >= architecture.num_hidden_layers:
+            layers.add(int(layer[1]))
+            continue
+        # A number by itself, such as the temperature of a loss, scales scores and turns no vector.
+        scale = architecture.kind == _ENCODER and math.prod(found[actual]) == 1 and not short.startswith(_BODY)
+        if not (ignore_unknown or scale or _HARMLESS.match(short) or short.startswith(tolerated)):
             raise CheckpointError(
                 f"the checkpoint has a weight {actual} that {architecture.model_type} {architecture.kind}s do not "
-                "have: it is not the network that config.json describes"
+                "have: it is not the network that config.json describes (--ignore-unknown-weights leaves such "
+                "weights out, as transformers does)"
             )
-    return WeightMap(names=names, unused=sorted(logical.values()))
+        unused.append(actual)
+    return WeightMap(names=names, unused=sorted(unused), unused_layers=sorted(layers))
 
 
 # The first value is the default that transformers assumes.
 _FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("absolute",),
-    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute", None),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "quantization_config": (None,),
@@ -242,24 +292,41 @@ def _kind(config: Mapping[str, Any], model_type: str) -> str:
     return kind
 
 
+def _activation(config: Mapping[str, Any]) -> str:
+    name = config.get("hidden_act", "gelu")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise UnsupportedCheckpointError(
+            f"config.json: hidden_act {_shown(name)} is not supported: bgert exports {', '.join(_ACTIVATIONS)}"
+        )
+    return _ACTIVATIONS[name]
+
+
 def _whole(config: Mapping[str, Any], name: str, *, least: int = 1, default: int | None = None) -> int:
     value = config.get(name, default)
     if value is None:
         raise CheckpointError(f"config.json has no {name}")
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise CheckpointError(f"config.json: {name} is {value!r}, not a whole number from {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST:
+        raise CheckpointError(f"config.json: {name} is {_shown(value)}, not a whole number from {least} to {_LARGEST}")
     return value
 
 
 def _epsilon(config: Mapping[str, Any]) -> float:
     value = config.get("layer_norm_eps", 1e-12)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1:
-        raise CheckpointError(f"config.json: layer_norm_eps is {value!r}, not a number between 0 and 1")
+        raise CheckpointError(f"config.json: layer_norm_eps is {_shown(value)}, not a number between 0 and 1")
     return float(value)
 
 
 def _num_labels(config: Mapping[str, Any]) -> int:
+    """As transformers: `num_labels` counts, then how many labels have a name, then two."""
     labels = config.get("id2label")
-    if isinstance(labels, dict) and labels:
-        return len(labels)
-    return _whole(config, "num_labels", default=2)
+    if labels is not None and not isinstance(labels, dict):
+        raise CheckpointError(f"config.json: id2label is {_shown(labels)}, not an object of names")
+    named = 2 if labels is None else len(labels)
+    return _whole({"num_labels": named, **config}, "num_labels")
+
+
+def _shown(value: Any) -> str:
+    """A value of the file for a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

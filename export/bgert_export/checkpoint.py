@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bgert import checked_file
 from bgert.errors import ModelNotFoundError
 from bgert.model_folder import MANIFEST_NAME, sha256_of
 from bgert.paths import user_path
@@ -14,7 +15,7 @@ from bgert_export.architecture import Architecture, map_weights
 from bgert_export.errors import CheckpointError
 from bgert_export.known_models import published_id
 from bgert_export.network import Network
-from bgert_export.sentence_transformers_files import StatedKind, read_json, stated_kind
+from bgert_export.sentence_transformers_files import MODULES, StatedKind, read_json, stated_kind
 from bgert_export.source import ADAPTER, Source, adapter_error
 from bgert_export.weights import open_weights
 
@@ -63,11 +64,34 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
     return download(text, revision=revision, progress=progress)
 
 
+def transformer_folder(folder: Path) -> Path:
+    """Where `modules.json` says that the network is: in most checkpoints beside it, in old ones in `0_Transformer`.
+
+    Raises:
+        CheckpointError: `modules.json` is damaged or names a folder outside of the checkpoint.
+    """
+    try:
+        modules = checked_file.read_json(folder / MODULES, CheckpointError)
+    except FileNotFoundError:
+        return folder
+    first = modules[0] if isinstance(modules, list) and modules else None
+    path = first.get("path") if isinstance(first, dict) and str(first.get("type")).endswith(".Transformer") else None
+    if not isinstance(path, str):  # what is wrong with it is said where the modules are read
+        return folder
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
+        raise CheckpointError(f"{MODULES} names the folder {path!r}, which is not inside the checkpoint: refused")
+    if not (folder / path).is_dir():
+        raise CheckpointError(f"{folder} has no folder {path}, where {MODULES} says that the Transformer is")
+    return folder / path
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was opened and checked; its weights are read when they are needed."""
 
     source: Source
+    transformer_folder: Path
+    """Where config.json, the tokenizer and the weights are: `folder`, or in an old layout a folder in it."""
     config: dict[str, Any]
     tokenizer_config: dict[str, Any]
     network: Network
@@ -85,8 +109,12 @@ class Checkpoint:
         return self.network.architecture
 
     @classmethod
-    def open(cls, source: Source) -> Checkpoint:
+    def open(cls, source: Source, *, ignore_unknown_weights: bool = False) -> Checkpoint:
         """Read and check everything but the weights' values.
+
+        Args:
+            source: where it is.
+            ignore_unknown_weights: leave out weights that the network has no place for, see `map_weights`.
 
         Raises:
             CheckpointError: a file is missing or damaged, or weights and config.json disagree.
@@ -94,22 +122,30 @@ class Checkpoint:
         """
         if (source.folder / ADAPTER).exists():
             raise adapter_error(source.folder)
+        folder = transformer_folder(source.folder)
+        if (folder / ADAPTER).exists():
+            raise adapter_error(folder)
         stated = stated_kind(source.folder)
-        config = read_json(source.folder, "config.json", required=True)
+        config = read_json(folder, "config.json", required=True)
         architecture = Architecture.from_config(config)
         overruled = stated if stated is not None and stated.kind != architecture.kind else None
         if overruled is not None:
             architecture = architecture.as_kind(overruled.kind)
-        weights = open_weights(source.folder)
+        weights = open_weights(folder)
         try:
-            weight_map = map_weights(architecture, weights.shapes, tolerated=("classifier.",) if overruled else ())
+            weight_map = map_weights(
+                architecture,
+                weights.shapes,
+                tolerated=("classifier.",) if overruled else (),
+                ignore_unknown=ignore_unknown_weights,
+            )
         except CheckpointError as error:
             if overruled is None:
                 raise
             message = f"{error} (it is taken for the {overruled.kind} that {overruled.why})"
             raise CheckpointError(message) from None
         network = Network(architecture, weights, weight_map)
-        return cls(source, config, read_json(source.folder, "tokenizer_config.json"), network, overruled)
+        return cls(source, folder, config, read_json(folder, "tokenizer_config.json"), network, overruled)
 
     def names(self) -> list[tuple[str, str]]:
         """Names under which the model may be known, the most telling first, each with where it is from."""

@@ -51,6 +51,11 @@ def add_parsers(commands: Any) -> None:
     )
     export.add_argument("--no-verify", action="store_false", dest="verify", help="do not compare with PyTorch")
     export.add_argument("--force", action="store_true", help="replace a model folder that exists")
+    export.add_argument(
+        "--ignore-unknown-weights",
+        action="store_true",
+        help="leave out weights that the network of config.json does not have, as transformers does",
+    )
 
     verify = commands.add_parser(
         "verify",
@@ -117,6 +122,7 @@ def run_export(args: argparse.Namespace) -> int:
         int8_floor=args.int8_floor,
         verify=args.verify,
         force=args.force,
+        ignore_unknown_weights=args.ignore_unknown_weights,
         progress=_say,
     )
     size = sum(entry.size for entry in manifest.files()) / 1e6

@@ -10,6 +10,7 @@ __all__ = [
     "DownloadError",
     "ExtraNotInstalledError",
     "GraphRuleError",
+    "PlatformError",
     "QuantizationError",
     "UndecidedError",
     "UnsupportedCheckpointError",
@@ -44,6 +45,10 @@ class DownloadError(BgertError, ConnectionError):
 
 class ExtraNotInstalledError(EngineNotInstalledError):
     """A library that export or verification needs is missing; the message names the extra that brings it."""
+
+
+class PlatformError(BgertError, NotImplementedError):
+    """Export does not run on this operating system."""
 
 
 class QuantizationError(BgertError, ArithmeticError):

@@ -6,20 +6,21 @@ The hub's address, cache, token and offline mode are huggingface_hub's own (`HF_
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgert.errors import ModelNotFoundError
 from bgert_export.errors import DownloadError
 from bgert_export.source import ADAPTER, Source, adapter_error
-from bgert_export.weights import SAFETENSORS, SAFETENSORS_INDEX, TORCH
+from bgert_export.weights import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["download"]
 
-SMALL_FILES = (
+_OF_THE_NETWORK = (
     "config.json",
     ADAPTER,
     "tokenizer.json",
@@ -28,12 +29,16 @@ SMALL_FILES = (
     "added_tokens.json",
     "vocab.txt",
     "sentencepiece.bpe.model",
+)
+SMALL_FILES = (
+    *_OF_THE_NETWORK,
+    *(f"0_*/{name}" for name in _OF_THE_NETWORK),
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_*_config.json",
+    "0_*/sentence_*_config.json",
     "?_*/config.json",
 )
-_SHARDS = "model-*-of-*.safetensors"
 
 
 def download(repository: str, *, revision: str | None = None, progress: Callable[[str], None] | None = None) -> Source:
@@ -92,14 +97,18 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
 
 
 def _weight_files(files: list[str], where: str) -> list[str]:
-    """The one form of the weights that export would open, so that no other is downloaded."""
-    if SAFETENSORS in files:
-        return [SAFETENSORS]
-    if SAFETENSORS_INDEX in files:
-        return [SAFETENSORS_INDEX, _SHARDS]
-    if TORCH in files:
-        return [TORCH]
-    raise DownloadError(f"{where} has no weights: none of {SAFETENSORS}, {SAFETENSORS_INDEX}, {TORCH}")
+    """Patterns of the one form of the weights that export would open, so that no other is downloaded."""
+    # Old models of sentence-transformers have the network in a folder of its own.
+    folders = sorted({f"{name.split('/')[0]}/" for name in files if re.match(r"0_[^/]+/", name)})
+    for folder in ("", *folders):
+        for form in FORMS:
+            if folder + form not in files:
+                continue
+            if not form.endswith(".json"):
+                return [folder + form]
+            stem, kind = form.removesuffix(".index.json").rsplit(".", 1)
+            return [folder + form, f"{folder}{stem}-*-of-*.{kind}"]
+    raise DownloadError(f"{where} has no weights: none of {', '.join(FORMS)}")
 
 
 def _is_transport(error: Exception) -> bool:

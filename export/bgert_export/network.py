@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgert_export.errors import CheckpointError
 from bgert_export.weights import read_whole
 
 if TYPE_CHECKING:
@@ -47,6 +48,23 @@ class Network:
     def read(self, name: str) -> Array:
         """A whole weight."""
         return read_whole(self.weights, self.weight_map.names[name])
+
+    def check_finite(self) -> None:
+        """Read every weight once and look for NaN and infinity: in the row of a rare word no text would show them.
+
+        Raises:
+            CheckpointError: there is one; the message names the weight and the row.
+        """
+        for actual in self.weight_map.names.values():
+            first = 0
+            for block in self.weights.blocks(actual):
+                finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+                if not finite.all():
+                    raise CheckpointError(
+                        f"the weight {actual} has NaN or infinity in row {first + int(finite.argmin())}: the "
+                        "checkpoint is damaged, or its training diverged"
+                    )
+                first += len(block)
 
     @property
     def token_types(self) -> int:

@@ -10,9 +10,10 @@ from bgert.errors import BgertError, InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert.tokenizer.checkpoint import read_checkpoint
 from bgert_export.checkpoint import Checkpoint, locate
-from bgert_export.errors import CheckpointError, VerificationError, WriteError
+from bgert_export.errors import VerificationError, WriteError
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
+from bgert_export.tables import check_tables
 from bgert_export.targets import TARGETS, Job, check_targets
 from bgert_export.verification.torch_reference import require_torch
 from bgert_export.verification.verify import verify_folder
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgert.model_folder import GraphEntry
-    from bgert.tokenizer.spec import TokenizerSpec
     from bgert_export.settings import Settings
 
     Progress = Callable[[str], None]
@@ -40,6 +40,7 @@ def export_checkpoint(
     int8_floor: float,
     verify: bool,
     force: bool,
+    ignore_unknown_weights: bool,
     progress: Progress | None,
 ) -> Manifest:
     """See `bgert_export.export`."""
@@ -51,14 +52,20 @@ def export_checkpoint(
         require_torch()
     staging = Staging(destination, force=force)
     staging.check()
-    checkpoint = Checkpoint.open(locate(source, revision=revision, progress=progress))
+    checkpoint = Checkpoint.open(
+        locate(source, revision=revision, progress=progress), ignore_unknown_weights=ignore_unknown_weights
+    )
     settings = decide(checkpoint, options)
-    spec = read_checkpoint(checkpoint.folder)
-    _check_vocabulary(spec, checkpoint)
+    spec = read_checkpoint(checkpoint.transformer_folder)
+    check_tables(spec, checkpoint.architecture)
+    checkpoint.network.check_finite()
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
     if unused := checkpoint.network.weight_map.unused:
         choices.append(Choice("unused_weights", unused, "the graph has no use for them"))
+    if layers := checkpoint.network.weight_map.unused_layers:
+        count = checkpoint.architecture.num_hidden_layers
+        choices.append(Choice("unused_layers", layers, f"config.json has num_hidden_layers {count}"))
     if not verify:
         choices.append(Choice("verify", False, "asked for: the graph was not compared with PyTorch"))
     for choice in choices:
@@ -109,16 +116,6 @@ def _verified(
             progress(report.summary())
     found = {key: report.parity for key, report in reports.items()}
     return [replace(graph, parity=found.get((graph.target, graph.precision))) for graph in graphs]
-
-
-def _check_vocabulary(spec: TokenizerSpec, checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError if a text could yield an id that has no embedding."""
-    rows = checkpoint.architecture.vocab_size
-    largest = max([len(spec.vocab) - 1, *(token.id for token in spec.added_tokens)])
-    if largest >= rows:
-        raise CheckpointError(
-            f"the tokenizer has ids up to {largest}, but config.json has vocab_size {rows}: they do not belong together"
-        )
 
 
 def _silent(line: str) -> None:

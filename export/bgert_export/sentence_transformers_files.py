@@ -7,11 +7,11 @@ others. Anything there that bgert would not reproduce is an error, not ignored.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bgert import checked_file
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -187,15 +187,11 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
         CheckpointError: the file is damaged, not an object, or missing though required.
     """
     try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
+        value = checked_file.read_json(folder / name, CheckpointError)
     except FileNotFoundError:
         if required:
             raise CheckpointError(f"{folder} has no {name}: it is not a Hugging Face checkpoint") from None
         return {}
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / name} is not valid JSON ({error}): download it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{folder / name} does not hold an object: download it again")
     return value
@@ -205,9 +201,9 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     """Type and folder of Transformer alone, or of Transformer, Pooling and perhaps Normalize, in this order."""
     damaged = CheckpointError(f"{folder / MODULES} is not a list of modules: download it again")
     try:
-        entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        entries = checked_file.read_json(folder / MODULES, CheckpointError)
         found = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         raise damaged from None
     names = [kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else kind for kind, _ in found]
     for name in names:
@@ -220,11 +216,6 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     for _, path in found:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise CheckpointError(f"{MODULES} names the folder {path!r}, which is not inside the checkpoint: refused")
-    if found[0][1] not in ("", "."):
-        raise UnsupportedCheckpointError(
-            f"{MODULES}: the Transformer is in the folder {found[0][1]!r}: export that folder, with --pooling and "
-            "--normalize"
-        )
     return [(name, path) for name, (_, path) in zip(names, found, strict=True)]
 
 

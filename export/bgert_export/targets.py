@@ -89,7 +89,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             reference = Path(folder) / fp32.files[0].name
         settled = quantize(
             job.checkpoint.network,
-            Tokenizer.from_folder(job.checkpoint.folder),
+            Tokenizer.from_folder(job.checkpoint.transformer_folder),
             reference,
             write,
             max_tokens=job.settings.max_tokens,

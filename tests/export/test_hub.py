@@ -102,6 +102,48 @@ def test_only_a_pickle(hub, bgert):
     assert "pytorch_model.bin" in downloaded(hub)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_parts(hub, bgert, kind):
+    import io
+
+    import torch
+    from safetensors.torch import load, save
+
+    weights = load(hub.files.pop("model.safetensors"))
+    del hub.files["pytorch_model.bin"]
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    where = {}
+    for part, odd in ((1, False), (2, True)):
+        name = f"{stem}-0000{part}-of-00002.{kind}"
+        some = {key: value for number, (key, value) in enumerate(weights.items()) if number % 2 == odd}
+        buffer = io.BytesIO()
+        torch.save(some, buffer)
+        hub.files[name] = save(some) if kind == "safetensors" else buffer.getvalue()
+        where |= dict.fromkeys(some, name)
+    hub.files[f"{stem}.{kind}.index.json"] = json.dumps({"weight_map": where}).encode()
+    hub.files[f"other-00001-of-00002.{kind}"] = b"x" * 1000
+    done = bgert("org/model", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    names = {name for name in downloaded(hub) if kind in name}
+    assert names == {f"{stem}.{kind}.index.json", *where.values()}
+
+
+def test_an_old_layout(hub, bgert, tmp_path):
+    for name in ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors", "sentence_bert_config.json",
+                 "pytorch_model.bin"):  # fmt: skip
+        hub.files[f"0_Transformer/{name}"] = hub.files.pop(name)
+    hub.files["config.json"] = b'{"__version__": "0.2.0"}'
+    modules = json.loads(hub.files["modules.json"])
+    modules[0]["path"] = "0_Transformer"
+    hub.files["modules.json"] = json.dumps(modules).encode()
+    done = bgert("org/model", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert "0_Transformer/pytorch_model.bin" not in downloaded(hub)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["max_tokens"] == 64
+    hub.requests.clear()
+    assert bgert("org/model", "-o", "again", offline=True).returncode == 0
+
+
 def test_no_weights(hub, bgert):
     del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
     done = bgert("org/model", "-o", "out")

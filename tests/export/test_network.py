@@ -71,3 +71,36 @@ def test_softmax_ignores_the_key_bias(network):
     key_bias = wide(network, f"{at}key.bias")
     assert np.abs(key_bias).max() > 0.3
     np.testing.assert_allclose(softmax(query @ (key + key_bias).T), softmax(query @ key.T), atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("name", "place", "row"),
+    [
+        ("embeddings.word_embeddings.weight", (71, 5), 71),
+        ("embeddings.position_embeddings.weight", (71, 63), 71),
+        ("embeddings.token_type_embeddings.weight", (1, 0), 1),  # of no use to an encoder, and yet damage
+        ("encoder.layer.1.attention.self.key.bias", (7,), 7),  # folded away in the graph, not in PyTorch
+        ("encoder.layer.2.output.LayerNorm.bias", (63,), 63),
+        ("encoder.layer.2.output.dense.weight", (0, 0), 0),
+    ],
+)
+def test_what_is_not_finite_is_named(make_network, make_weights, make_config, monkeypatch, name, place, row, bad):
+    from bgert_export.errors import CheckpointError
+
+    monkeypatch.setattr("bgert_export.safetensors_file.BLOCK_BYTES", 4 * 64 * 10)
+    make_network().check_finite()
+    weights = make_weights(make_config())
+    weights[name][place] = bad
+    network = make_network(name="damaged", weights=weights)
+    with pytest.raises(CheckpointError, match=rf"the weight {name} has NaN or infinity in row {row}:"):
+        network.check_finite()
+
+
+def test_float64_beyond_float32_is_infinite(make_network, make_weights, make_config):
+    from bgert_export.errors import CheckpointError
+
+    weights = {name: value.astype(np.float64) for name, value in make_weights(make_config()).items()}
+    weights["encoder.layer.0.output.dense.bias"][3] = 1e39
+    with pytest.raises(CheckpointError, match="infinity in row 3:"):
+        make_network(weights=weights).check_finite()

@@ -15,6 +15,7 @@ from bgert_export.errors import (
     CheckpointError,
     DestinationError,
     ExtraNotInstalledError,
+    UnsupportedCheckpointError,
     VerificationError,
     WriteError,
 )
@@ -100,6 +101,122 @@ def test_a_task_models_checkpoint_with_old_names(make_checkpoint, make_config, m
     assert choice.value == ["cls.predictions.bias"]
 
 
+@pytest.mark.parametrize("name", ["gelu_python", "relu", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh",
+                                  "gelu_python_tanh"])  # fmt: skip
+def test_activations(make_checkpoint, make_config, tmp_path, name):
+    """Against PyTorch, in the comparison of every export; and a text has the same bits in any batch."""
+    import numpy as np
+
+    from bgert import Encoder
+
+    folder = make_checkpoint(config=make_config(hidden_act=name))
+    manifest = export(folder, tmp_path / "out", pooling="mean", normalize=True)
+    assert manifest.graphs[0].parity.max_abs_error < 5e-6
+    texts = ["a", "copy a file", "the list of everything " * 3, "", "today in a folder, with text"]
+    encoder = Encoder(tmp_path / "out")
+    together = encoder.encode(texts)
+    for text, row in zip(texts, together, strict=True):
+        np.testing.assert_array_equal(encoder.encode([text])[0], row)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu_new"])
+@pytest.mark.parametrize("target", ["cpu-bf16", "cpu-int8", "cuda", "tensorrt", "tensorrt-bf16"])
+def test_activations_that_a_target_does_not_have(make_checkpoint, make_config, tmp_path, name, target):
+    folder = make_checkpoint(config=make_config(hidden_act=name))
+    with pytest.raises(UnsupportedCheckpointError, match=r"hidden_act is .*, which .* not have: export the target cpu"):
+        export(folder, tmp_path / "out", pooling="mean", normalize=True, targets=[target], verify=False)
+    assert nothing_in(tmp_path)
+
+
+@pytest.mark.parametrize("width", [128, 100])
+@pytest.mark.parametrize("name", ["relu", "gelu_new", "gelu"])
+def test_activations_of_widths_that_fill_no_panel(make_checkpoint, make_config, tmp_path, name, width):
+    folder = make_checkpoint(config=make_config(hidden_act=name, intermediate_size=width))
+    assert export(folder, tmp_path / "out", pooling="cls", normalize=True).graphs[0].parity.max_abs_error < 5e-6
+
+
+def test_unknown_weights(make_checkpoint, make_config, make_weights, tmp_path):
+    import numpy as np
+
+    weights = make_weights(make_config()) | {
+        "bert.linear.weight": np.ones((8, 64), np.float32),
+        "temperature": np.ones((), np.float32),
+        "encoder.layer.3.output.dense.bias": np.full(64, np.nan, np.float32),
+    }
+    folder = make_checkpoint(weights=weights)
+    with pytest.raises(CheckpointError, match=r"a weight bert\.linear\.weight .*--ignore-unknown-weights"):
+        export(folder, tmp_path / "out", pooling="mean", normalize=False)
+    manifest = export(folder, tmp_path / "out", pooling="mean", normalize=False, ignore_unknown_weights=True)
+    said = {choice.field: choice for choice in manifest.choices}
+    assert said["unused_weights"].value == ["bert.linear.weight", "temperature"]
+    assert (said["unused_layers"].value, said["unused_layers"].why) == ([3], "config.json has num_hidden_layers 3")
+    done = subprocess.run(
+        [sys.executable, "-m", "bgert", "export", folder, "-o", tmp_path / "again", "--pooling", "mean",
+         "--no-normalize", "--no-verify", "--ignore-unknown-weights"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "unused_weights: ['bert.linear.weight', 'temperature']" in done.stderr
+
+
+@pytest.mark.parametrize("changes", [{"pad_token_id": None}, {"position_embedding_type": None}])
+def test_null_as_transformers_reads_it(make_checkpoint, make_config, tmp_path, changes):
+    folder = make_checkpoint()
+    (folder / "config.json").write_text(json.dumps(make_config() | changes))
+    assert export(folder, tmp_path / "out", pooling="cls", normalize=True).graphs[0].parity.max_abs_error < 5e-6
+
+
+@pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer_config.json", "1_Pooling/config.json",
+                                  "sentence_bert_config.json", "config_sentence_transformers.json"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["deep", "zero", "fifo", "lfs", "folder"])
+def test_json_files_that_are_against_us(checkpoint, tmp_path, name, kind):
+    path = checkpoint / name
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(
+            b'{"a":' * 5000 + b"1" + b"}" * 5000 if kind == "deep" else b"version https://git-lfs.github.com"
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "bgert", "export", checkpoint, "-o", tmp_path / "out", "--no-verify"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+WINDOWS = """
+import signal, sys
+sys.modules["fcntl"] = None
+del signal.SIGHUP
+from bgert.commands.main import main
+import bgert_export.cli, bgert_export.pipeline, bgert.encoder
+try:
+    bgert_export.export(sys.argv[2], sys.argv[4])
+except bgert_export.errors.PlatformError as error:
+    print(f"refused: {error}")
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_windows_is_refused(checkpoint, tmp_path):
+    """Windows as far as it goes here: no `fcntl`, no SIGHUP."""
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS, "export", checkpoint, "-o", tmp_path / "out", "--no-verify"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.startswith("refused: export runs on Linux and macOS, not on Windows")
+    assert "export runs on Linux and macOS, not on Windows" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert nothing_in(tmp_path)
+
+
 def test_not_verified_is_written_down(checkpoint, tmp_path):
     manifest = export(checkpoint, tmp_path / "out", verify=False)
     assert manifest.graphs[0].parity is None
@@ -119,7 +236,9 @@ def test_a_wrong_graph_is_not_written(checkpoint, tmp_path, monkeypatch):
 def test_a_checkpoint_of_nan_is_not_written(make_checkpoint, make_config, make_weights, tmp_path):
     weights = make_weights(make_config())
     weights["encoder.layer.0.output.dense.weight"][0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match="itself yields NaN"):
+    with pytest.raises(
+        CheckpointError, match=r"weight encoder\.layer\.0\.output\.dense\.weight has NaN or infinity in row 0"
+    ):
         export(make_checkpoint(weights=weights), tmp_path / "out", pooling="cls", normalize=True)
     assert nothing_in(tmp_path)
 

@@ -99,6 +99,7 @@ class _Body:
                 f"attention heads of {size} do not fit the cuda target: FlashAttention takes multiples of 8 up to "
                 f"{_MOST_HEAD_SIZE}"
             )
+        network.architecture.require_gelu("the target cuda")
         self._b = builder
         self._net = network
         self._shapes = arch.weight_shapes()

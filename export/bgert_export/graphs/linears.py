@@ -10,6 +10,7 @@ Weights are stored in panels of 32 output columns, as the kernels read them (run
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,7 +54,7 @@ class Linears(Protocol):
         ...
 
     def feed_forward(self, operand: str, name: str) -> str:
-        """GELU of `{name}.intermediate.dense`, then `{name}.output.dense`, float32."""
+        """The activation of `{name}.intermediate.dense`, then `{name}.output.dense`, float32."""
         ...
 
 
@@ -83,16 +84,21 @@ class Fp32Linears:
         """See `Linears`."""
         return self._linear("LinearFp32", operand, name, bias)
 
-    def linear_gelu(self, operand: str, name: str) -> str:
-        """GELU of the matrix and its own bias, float32."""
+    def linear_activated(self, operand: str, name: str) -> str:
+        """The network's activation of the matrix and its own bias, float32."""
         bias = self.network.read(f"{name}.bias")
+        activation = self.network.architecture.activation
+        if activation == "relu":
+            return self.builder.node("Relu", [self.linear(operand, name, bias)], f"{name}.relu")
+        if activation == "gelu_tanh":
+            return self._gelu_tanh(self.linear(operand, name, bias), f"{name}.gelu")
         if len(bias) % PANEL == 0:
             return self._linear("LinearGeluFp32", operand, name, bias)
         return self.builder.node("Gelu", [self.linear(operand, name, bias)], f"{name}.gelu", domain=BGERT)
 
     def feed_forward(self, operand: str, name: str) -> str:
         """See `Linears`."""
-        wide = self.linear_gelu(operand, f"{name}.intermediate.dense")
+        wide = self.linear_activated(operand, f"{name}.intermediate.dense")
         return self.linear(wide, f"{name}.output.dense", self.network.read(f"{name}.output.dense.bias"))
 
     def _linear(self, operator: str, operand: str, name: str, bias: Array | None) -> str:
@@ -105,6 +111,19 @@ class Fp32Linears:
         panels = _panels(self.network.read(f"{name}.weight"), group=1)
         self.builder.weight(f"{name}.weight", panels.shape, [panels])
         return self.builder.node(operator, inputs, name, domain=BGERT)
+
+    def _gelu_tanh(self, x: str, at: str) -> str:
+        """`x / 2 * (1 + tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x)))`, of operators that ONNX has in opset 17."""
+        b = self.builder
+        half, one, cubic, slope = (
+            b.constant(f"{at}.{name}", np.array(value, np.float32))
+            for name, value in (("half", 0.5), ("one", 1), ("cubic", 0.044715), ("slope", math.sqrt(2 / math.pi)))
+        )
+        square = b.node("Mul", [x, x], f"{at}.square")
+        bent = b.node("Add", [b.node("Mul", [square, cubic], f"{at}.term"), one], f"{at}.bent")
+        inner = b.node("Mul", [b.node("Mul", [x, slope], f"{at}.scaled"), bent], f"{at}.inner")
+        gate = b.node("Add", [b.node("Tanh", [inner], f"{at}.tanh"), one], f"{at}.gate")
+        return b.node("Mul", [b.node("Mul", [x, half], f"{at}.halved"), gate], at)
 
     def norm(
         self, operator: str, rows: str, residual: str, name: str, outputs: list[str], more: Collection[str] = ()
@@ -129,7 +148,7 @@ class Bf16Linears:
     """Matrices in bfloat16 with sums in float32; the rest stays float32."""
 
     def __init__(self, builder: GraphBuilder, network: Network) -> None:
-        _check_widths(network)
+        _check(network)
         self._b, self._net = builder, network
         self._fp32 = Fp32Linears(builder, network)
 
@@ -185,7 +204,7 @@ class Int8Linears:
         smoothing: Mapping[str, Array] | None = None,
         in_fp32: Collection[str] = (),
     ) -> None:
-        _check_widths(network)
+        _check(network)
         self._b, self._net = builder, network
         self._fp32 = Fp32Linears(builder, network)
         self._smoothing = smoothing or {}
@@ -237,7 +256,7 @@ class Int8Linears:
             return self.linear(wide, outer, self._net.read(f"{outer}.bias"))
         # GELU's output has no float32 form when it is quantised at once, so the second matrix stays in float32 too.
         if inner in self._in_fp32:
-            wide = self._fp32.linear_gelu(self._rows[operand], inner)
+            wide = self._fp32.linear_activated(self._rows[operand], inner)
         else:
             wide = self.linear(operand, inner, self._net.read(f"{inner}.bias"))
             wide = self._b.node("Gelu", [wide], f"{name}.intermediate.gelu", domain=BGERT)
@@ -281,8 +300,9 @@ def _panels(matrix: NDArray[Any], *, group: int) -> NDArray[Any]:
     return np.ascontiguousarray(cut).reshape(columns // PANEL, -1)
 
 
-def _check_widths(network: Network) -> None:
+def _check(network: Network) -> None:
     architecture = network.architecture
+    architecture.require_gelu("bfloat16 and int8")
     for name in ("hidden_size", "intermediate_size"):
         width = getattr(architecture, name)
         if width % PANEL:

@@ -101,6 +101,7 @@ class _Body:
     """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways, in float32."""
 
     def __init__(self, builder: GraphBuilder, network: Network, precision: str) -> None:
+        network.architecture.require_gelu("the target tensorrt")
         self._b = builder
         self._net = network
         self._half = _TYPES[precision]

@@ -102,10 +102,11 @@ class TorchReference:
                 list(second) if second is not None else None,
                 truncation="longest_first",
                 max_length=max_length,
-                return_token_type_ids=True,
                 return_attention_mask=False,
             )
-        columns = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        # A tokenizer that gives no types leaves the model to take 0.
+        types = encoded.get("token_type_ids") or [[0] * len(ids) for ids in encoded["input_ids"]]
+        columns = zip(encoded["input_ids"], types, strict=True)
         return [Tokens(tuple(ids), tuple(types)) for ids, types in columns]
 
     def run(self, inputs: Sequence[Tokens], *, show_progress: bool = False) -> Array:

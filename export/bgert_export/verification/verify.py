@@ -128,7 +128,7 @@ def verify_against(
     if device == "tensorrt" and manifest.graph("tensorrt") is None:
         raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
-    checkpoint = Checkpoint.open(source)
+    checkpoint = Checkpoint.open(source, ignore_unknown_weights=True)  # as transformers does
     _require_one_shape(manifest, checkpoint, folder, against)
     groups = (
         file_groups(manifest.kind, manifest.max_tokens, texts_file)
@@ -176,7 +176,7 @@ def _compare(
     if progress is not None:
         progress(f"verifying: PyTorch on {count} inputs")
     reference = TorchReference(
-        checkpoint.folder,
+        checkpoint.transformer_folder,
         model_type=checkpoint.architecture.model_type,
         kind=manifest.kind,
         pooling=manifest.pooling,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,16 @@ class Token:
 
 
 class AddedVocabulary:
-    """Hands out ids the way `tokenizers` does."""
+    """Hands out ids the way `tokenizers` does.
 
-    def __init__(self, vocab: list[str]) -> None:
+    Args:
+        vocab: tokens by id.
+        size: how many the model counts, from which on new tokens are numbered.
+    """
+
+    def __init__(self, vocab: list[str], size: int) -> None:
         self._ids = {token: index for index, token in enumerate(vocab) if token}
-        self._vocab_size = len(self._ids)
+        self._vocab_size = size
         self._added: dict[str, AddedTokenSpec] = {}
 
     def __contains__(self, content: str) -> bool:
@@ -158,6 +164,7 @@ def _listed(source: dict[str, Any], name: str, checkpoint: Checkpoint) -> list[T
 
 def _index(value: Any, where: str, checkpoint: Checkpoint) -> int:
     """A token id, which JSON keys write as a string."""
-    if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdecimal():
+    # Nine digits: `int` refuses strings of more than some thousands with a builtin error, and ids are 32-bit.
+    if isinstance(value, (int, str)) and not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,9}", str(value)):
         return int(value)
     raise checkpoint.error(f"{where} has no valid id")

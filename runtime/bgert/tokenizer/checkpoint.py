@@ -6,13 +6,13 @@ the vocabulary and the added tokens alone. Only classes without a pipeline of th
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
 from bgert.paths import existing_folder
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
-from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, XLMR_CLASS, Checkpoint
+from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, TYPED_CLASSES, XLMR_CLASS, Checkpoint
 from bgert.tokenizer.decoders import note_other_offsets, note_other_wordpiece
 from bgert.tokenizer.spec import (
     VOCAB_NAME,
@@ -20,7 +20,6 @@ from bgert.tokenizer.spec import (
     TokenizerSpec,
     WordPieceSettings,
     build,
-    read_vocab_txt,
 )
 from bgert.tokenizer.templates import bert_templates, read_templates
 
@@ -38,7 +37,7 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
         ModelFolderError: it has no tokenizer that bgert knows; the message names the file and the field.
     """
     # Not at the top: reading BERT's needs none of it.
-    from bgert.tokenizer.unigram_checkpoint import MODEL_NAME, read_unigram_json, read_xlm_roberta
+    from bgert.tokenizer.unigram_checkpoint import MODEL_NAME
 
     folder = existing_folder(path)
     checkpoint = Checkpoint.load(folder)
@@ -52,6 +51,14 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
         raise checkpoint.error(
             "tokenizer_config.json: split_special_tokens is set: remove it and pass split_special_tokens=True instead"
         )
+    return _with_given_types(_read_kind(checkpoint), checkpoint)
+
+
+def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What the class that AutoTokenizer would take makes of the folder."""
+    # Not at the top: reading BERT's needs none of it.
+    from bgert.tokenizer.unigram_checkpoint import read_unigram_json, read_xlm_roberta
+
     name = checkpoint.class_name
     model_type = checkpoint.model_type
     if name == XLMR_CLASS and model_type in ("Unigram", None):
@@ -70,9 +77,29 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
     raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
 
 
+def _with_given_types(spec: TokenizerSpec, checkpoint: Checkpoint) -> TokenizerSpec:
+    """Token types as a call of AutoTokenizer hands them to a model: where it gives none, the model takes 0."""
+    typed = checkpoint.class_name in TYPED_CLASSES or (not checkpoint.tokenizer and checkpoint.class_name is None)
+    names = checkpoint.config.get("model_input_names", ["token_type_ids"] if typed else [])
+    if not isinstance(names, list):
+        raise checkpoint.error(f"tokenizer_config.json: model_input_names is {names!r:.80}, not a list of names")
+    if "token_type_ids" in names:
+        return spec
+    single, pair = (
+        TemplateSpec(prefix=template.prefix, middle=template.middle, suffix=template.suffix)
+        for template in (spec.single, spec.pair)
+    )
+    if (single, pair) != (spec.single, spec.pair):
+        spec.notes.append("all tokens have type 0: model_input_names, or the class's default, has no token_type_ids")
+    return replace(spec, single=single, pair=pair)
+
+
 def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
     """What `transformers.BertTokenizer` makes of the folder."""
-    vocab = _read_vocab(checkpoint) if checkpoint.tokenizer else read_vocab_txt(checkpoint.folder / VOCAB_NAME)
+    if checkpoint.tokenizer:
+        vocab, size = _read_vocab(checkpoint)
+    else:
+        vocab, size = checkpoint.read_vocab_txt(checkpoint.folder / VOCAB_NAME)
     names = named_tokens(checkpoint.config, checkpoint.special_tokens_map)
     known = set(vocab) - {""}
     required = {}
@@ -87,7 +114,8 @@ def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
         strip_accents=checkpoint.flag("strip_accents", None),
         lowercase=bool(checkpoint.flag("do_lower_case", True)),
     )
-    added = AddedVocabulary(vocab)
+    added = AddedVocabulary(vocab, size)
+    vocab = checkpoint.without_line_breaks(vocab)
     add_from_config(added, checkpoint, names)
     cls_id, sep_id = added.id_of(required["cls_token"]), added.id_of(required["sep_token"])
     single, pair = bert_templates(cls_id, sep_id)
@@ -107,10 +135,11 @@ def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
     if kind != "BertPreTokenizer":
         raise checkpoint.error(f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'")
     model = _read_model(checkpoint, normalizer)
-    vocab = _read_vocab(checkpoint)
+    vocab, size = _read_vocab(checkpoint)
     if model.unk_token not in vocab:
         raise checkpoint.error(f"the vocabulary lacks the unk_token {model.unk_token!r}")
-    added = AddedVocabulary(vocab)
+    added = AddedVocabulary(vocab, size)
+    vocab = checkpoint.without_line_breaks(vocab)
     added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
     if checkpoint.config:
         names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, {})
@@ -131,8 +160,8 @@ def _read_model(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> WordPiece
     return build(WordPieceSettings, model | normalizer, f"{checkpoint.folder}: tokenizer.json")
 
 
-def _read_vocab(checkpoint: Checkpoint) -> list[str]:
-    """The tokens of the `model` section by id."""
+def _read_vocab(checkpoint: Checkpoint) -> tuple[list[str], int]:
+    """The tokens of the `model` section by id, and how many there are."""
     raw = checkpoint.section("model").get("vocab")
     if not isinstance(raw, dict) or not raw:
         raise checkpoint.error("tokenizer.json: model.vocab is not an object with tokens")
@@ -142,10 +171,12 @@ def _read_vocab(checkpoint: Checkpoint) -> list[str]:
             raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} the id {index!r}")
         if vocab[index]:
             raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} and {vocab[index]!r} one id, {index}")
+        if not token.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in token):
+            raise checkpoint.error(f"tokenizer.json: model.vocab: {token!r} holds a lone surrogate")
         vocab[index] = token
-    while not vocab[-1]:
+    while vocab and not vocab[-1]:
         vocab.pop()
-    return vocab
+    return vocab, len(raw)
 
 
 def _note_differences(
@@ -182,5 +213,5 @@ def _note_differences(
             "special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs"
         )
     path = checkpoint.folder / VOCAB_NAME
-    if path.exists() and [t.rstrip() for t in read_vocab_txt(path)] != [t.rstrip() for t in vocab]:
+    if path.exists() and [t.rstrip() for t in checkpoint.read_vocab_txt(path)[0]] != [t.rstrip() for t in vocab]:
         checkpoint.notes.append(f"the vocabulary is tokenizer.json's, {VOCAB_NAME} differs")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
-from bgert.tokenizer.spec import LARGEST_LIMIT, read_json
+from bgert.tokenizer.spec import LARGEST_LIMIT, read_json, vocab_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "XLMR_CLASS", "Checkpoint", "stated_limit"]
+__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "TYPED_CLASSES", "XLMR_CLASS", "Checkpoint", "stated_limit"]
 
 CLASS_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
@@ -21,7 +21,12 @@ CLASS_OF_MODEL_TYPE = {
 }
 BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 XLMR_CLASS = "XLMRobertaTokenizer"
+TYPED_CLASSES = ("BertTokenizer", "ElectraTokenizer")
+"""Those whose calls give token types unless `model_input_names` says otherwise."""
 PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
+# What `tokenizers` takes off the end of a line of vocab.txt: Unicode's White_Space. `str.rstrip` takes more.
+_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_MOST_NOTES = 3  # of one kind
 
 
 @dataclass
@@ -93,6 +98,42 @@ class Checkpoint:
             return stated_limit(self.config)[0]
         except ValueError as error:
             raise self.error(str(error)) from None
+
+    def read_vocab_txt(self, path: Path) -> tuple[list[str], int]:
+        """Tokens by id, and how many `tokenizers` counts.
+
+        One a line, without blanks at its end; of a token that is on several lines the last counts.
+
+        Raises:
+            ModelFolderError: the file is missing, empty or not UTF-8.
+        """
+        lines = [line.rstrip(_BLANKS) for line in vocab_lines(path)]
+        places = {token: index for index, token in enumerate(lines)}
+        repeated = [index for index, token in enumerate(lines) if token and places[token] != index]
+        for index in repeated[:_MOST_NOTES]:
+            self.notes.append(
+                f"{path.name}: {lines[index]!r} is on the lines {index + 1} and {places[lines[index]] + 1}: "
+                "the last counts, as in AutoTokenizer"
+            )
+        self._more(repeated, "lines that come again")
+        for index in repeated:
+            lines[index] = ""
+        return lines, len(places)
+
+    def without_line_breaks(self, vocab: list[str]) -> list[str]:
+        """The vocabulary without tokens that no text yields and no `vocab.txt` can hold."""
+        broken = [index for index, token in enumerate(vocab) if "\n" in token or "\r" in token]
+        for index in broken[:_MOST_NOTES]:
+            self.notes.append(f"the token {vocab[index]!r} is left out: it holds a line break, so no text yields it")
+        self._more(broken, "tokens with a line break")
+        kept = list(vocab)
+        for index in broken:
+            kept[index] = ""
+        return kept
+
+    def _more(self, found: list[int], what: str) -> None:
+        if len(found) > _MOST_NOTES:
+            self.notes.append(f"and {len(found) - _MOST_NOTES} more {what}")
 
 
 def stated_limit(config: dict[str, Any]) -> tuple[int | None, str]:

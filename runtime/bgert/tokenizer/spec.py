@@ -6,12 +6,12 @@ Where the files of a checkpoint disagree, the spec follows `transformers.AutoTok
 
 from __future__ import annotations
 
-import json
 import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bgert import checked_file
 from bgert.errors import ModelFolderError
 
 __all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
@@ -150,10 +150,7 @@ def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
     # Not at the top: a WordPiece tokenizer needs none of it.
     from bgert.tokenizer.unigram_file import pieces
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+    data = _read(path)
     try:
         return UnigramSettings(data), pieces(data)
     except ValueError as error:
@@ -161,11 +158,11 @@ def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
 
 
 def vocab_txt(vocab: list[str]) -> bytes:
-    """The content of a `vocab.txt`."""
-    for index, token in enumerate(vocab):
-        if "\n" in token or "\r" in token:
-            raise ModelFolderError(f"vocabulary: token {index} holds a line break, which {VOCAB_NAME} cannot")
-    return "".join(token + "\n" for token in vocab).encode()
+    """The content of a `vocab.txt`.
+
+    Tokens with a line break are left out: every line break separates words, so no text yields them.
+    """
+    return "".join(("" if "\n" in token or "\r" in token else token) + "\n" for token in vocab).encode()
 
 
 def read_vocab_txt(path: Path) -> list[str]:
@@ -174,25 +171,40 @@ def read_vocab_txt(path: Path) -> list[str]:
     Raises:
         ModelFolderError: the file is missing, not UTF-8 or has a token twice.
     """
-    try:
-        content = path.read_bytes()
-        if content.count(b"\n") > MOST_TOKENS:  # before a string is made of each
-            raise ModelFolderError(f"{path} has more than {MOST_TOKENS} lines: no vocabulary is that large")
-        lines = content.decode("utf-8").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ModelFolderError(f"{path} is not UTF-8 (byte {error.start})") from None
-    if lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise ModelFolderError(f"{path} is empty")
+    lines = vocab_lines(path)
     if len(set(lines)) != len(lines):
         seen: dict[str, int] = {}
         for index, token in enumerate(lines):
             if token and seen.setdefault(token, index) != index:
                 raise ModelFolderError(f"{path}: token {token!r} is on lines {seen[token] + 1} and {index + 1}")
     return lines
+
+
+def vocab_lines(path: Path) -> list[str]:
+    """The lines of a `vocab.txt`, which end with a line feed and perhaps a carriage return before it.
+
+    Raises:
+        ModelFolderError: the file is missing, empty or not UTF-8.
+    """
+    content = _read(path)
+    if content.count(b"\n") > MOST_TOKENS:  # before a string is made of each
+        raise ModelFolderError(f"{path} has more than {MOST_TOKENS} lines: no vocabulary is that large")
+    try:
+        lines = content.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelFolderError(f"{path} is not UTF-8 (byte {error.start})") from None
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ModelFolderError(f"{path} is empty")
+    return lines
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return checked_file.read_bytes(path, ModelFolderError)
+    except FileNotFoundError:
+        raise ModelFolderError(f"cannot read {path}: No such file or directory") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -202,13 +214,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelFolderError: the file cannot be read or holds something else.
     """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = checked_file.read_json(path, ModelFolderError)
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise ModelFolderError(f"{path} does not hold a JSON object")
     return raw

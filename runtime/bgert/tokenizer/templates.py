@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bgert.tokenizer.spec import TemplateSpec
+from bgert.tokenizer.spec import TemplateSpec, build
 
 if TYPE_CHECKING:
     from bgert.tokenizer.checkpoint_files import Checkpoint
@@ -40,9 +40,11 @@ def read_templates(checkpoint: Checkpoint) -> tuple[TemplateSpec, TemplateSpec]:
         return TemplateSpec(prefix=[], suffix=[]), TemplateSpec(prefix=[], suffix=[], second_type=1)
     if kind in ("BertProcessing", "RobertaProcessing"):
         try:
-            cls_id, sep_id = int(section["cls"][1]), int(section["sep"][1])
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-            raise checkpoint.error(f"tokenizer.json: post_processor needs cls and sep with ids for {kind}") from None
+            cls_id, sep_id = section["cls"][1], section["sep"][1]
+        except (KeyError, IndexError, TypeError):
+            cls_id = sep_id = None
+        if any(type(index) is not int or not 0 <= index < 2**31 for index in (cls_id, sep_id)):
+            raise checkpoint.error(f"tokenizer.json: post_processor needs cls and sep with ids for {kind}")
         if kind == "BertProcessing":
             return bert_templates(cls_id, sep_id)
         return roberta_templates(cls_id, sep_id)
@@ -73,13 +75,14 @@ def _template(checkpoint: Checkpoint, section: dict[str, Any], name: str) -> Tem
         raise checkpoint.error(f"tokenizer.json: post_processor.{name} is a template that bgert does not know")
     (prefix, prefix_type), *middles, (suffix, suffix_type) = [(ids, next(iter(kinds), 0)) for ids, kinds in parts]
     middle, middle_type = middles[0] if middles else ([], 0)
-    return TemplateSpec(
-        prefix=prefix,
-        middle=middle,
-        suffix=suffix,
-        prefix_type=prefix_type,
-        first_type=types[0],
-        middle_type=middle_type,
-        second_type=types[1] if len(types) > 1 else 0,
-        suffix_type=suffix_type,
-    )
+    fields = {
+        "prefix": prefix,
+        "middle": middle,
+        "suffix": suffix,
+        "prefix_type": prefix_type,
+        "first_type": types[0],
+        "middle_type": middle_type,
+        "second_type": types[1] if len(types) > 1 else 0,
+        "suffix_type": suffix_type,
+    }
+    return build(TemplateSpec, fields, f"{checkpoint.folder}: tokenizer.json: post_processor.{name}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import TYPE_CHECKING, Any
 
+from bgert.checked_file import decode_json, read_bytes
 from bgert.errors import ModelFolderError
 from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
 from bgert.tokenizer.decoders import note_other_metaspace, note_other_offsets
@@ -64,7 +64,7 @@ def read_xlm_roberta(checkpoint: Checkpoint) -> TokenizerSpec:
         _note_differences(checkpoint)
     else:
         vocab, scores, charsmap = _read_sentencepiece(checkpoint, required)
-    added = AddedVocabulary(vocab)
+    added = AddedVocabulary(vocab, len(vocab))
     add_from_config(added, checkpoint, names)
     templates = roberta_templates(added.id_of(required["bos_token"]), added.id_of(required["eos_token"]))
     if checkpoint.tokenizer:
@@ -90,7 +90,7 @@ def read_unigram_json(checkpoint: Checkpoint) -> TokenizerSpec:
     if normalizer and (not isinstance(steps, list) or [_type_of(step) for step in steps] != ["Precompiled"]):
         raise checkpoint.error("tokenizer.json: normalizer is not a Precompiled charsmap alone")
     vocab, scores = _read_vocab(checkpoint, rounded=True)
-    added = AddedVocabulary(vocab)
+    added = AddedVocabulary(vocab, len(vocab))
     added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
     if checkpoint.config:
         add_from_config(added, checkpoint, named_tokens(checkpoint.config, checkpoint.special_tokens_map, {}))
@@ -143,9 +143,9 @@ def _read_vocab(checkpoint: Checkpoint, *, rounded: bool = False) -> tuple[list[
     """Pieces and scores of the `model` section, the scores as Python reads them or `rounded` as `tokenizers` does."""
     raw = checkpoint.section("model").get("vocab")
     if rounded:
-        text = (checkpoint.folder / "tokenizer.json").read_bytes()
+        text = read_bytes(checkpoint.folder / "tokenizer.json", ModelFolderError)
         try:
-            raw = json.loads(text, parse_float=rust_float)["model"].get("vocab")
+            raw = decode_json(text, parse_float=rust_float)["model"].get("vocab")
         except (ValueError, OverflowError):  # the file was read before, so only a number can be at fault
             raise checkpoint.error("tokenizer.json: model.vocab has a score that is out of range") from None
     if not isinstance(raw, list) or not raw:
@@ -194,9 +194,11 @@ def _read_sentencepiece(checkpoint: Checkpoint, names: dict[str, str]) -> tuple[
     """Pieces, scores and charsmap of the SentencePiece model, in the order that fairseq gave XLM-R."""
     path = checkpoint.folder / MODEL_NAME
     try:
-        model = read_model(path.read_bytes())
-    except OSError as error:
-        raise ModelFolderError(f"cannot read {path}: {error.strerror}") from None
+        model = read_model(read_bytes(path, ModelFolderError))
+    except FileNotFoundError:
+        raise ModelFolderError(f"cannot read {path}: No such file or directory") from None
+    except ModelFolderError:
+        raise
     except ValueError as error:
         raise ModelFolderError(f"{path} is not a SentencePiece model: {error}") from None
     if model.model_type != UNIGRAM:
