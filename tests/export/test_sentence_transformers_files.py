@@ -102,7 +102,6 @@ def modules(*names, path=""):
         ({"modules.json": modules("Transformer", "Pooling", "Normalize", "LayerNorm")}, "module LayerNorm"),
         ({"modules.json": modules("Transformer", "Normalize", "Pooling")}, "not supported in this order"),
         ({"modules.json": modules("Transformer")}, "not supported in this order"),
-        ({"modules.json": modules("Transformer", "Pooling", path="0_Transformer")}, "export that folder"),
         ({"modules.json": [{"type": "custom.Module", "path": ""}]}, r"custom\.Module"),
         ({"1_Pooling/config.json": {"pooling_mode_max_tokens": True}}, r"pooling \['max'\]"),
         ({"1_Pooling/config.json": {"pooling_mode": "lasttoken"}}, r"pooling \['lasttoken'\]"),
@@ -146,7 +145,7 @@ def test_prompts_outside_pooling_matter_only_with_prompts(read):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modules.json": "{"}, "not a list of modules"),
+        ({"modules.json": "{"}, r"modules\.json is not valid JSON"),
         ({"modules.json": {"a": 1}}, "not a list of modules"),
         ({"modules.json": [{"path": ""}]}, "not a list of modules"),
         ({"modules.json": [*modules("Transformer"), {"type": "sentence_transformers.models.Pooling", "path": "../p"}]},

@@ -142,7 +142,7 @@ def test_other_decoders_and_offsets_of_plain_tokenizers_are_noted(
     def notes(decoder, name, **more):
         if kind == "wordpiece":
             body = tokenizer_json(cased_vocab) | {"decoder": decoder} | more
-            config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+            config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["token_type_ids"]}
             return Tokenizer(write_checkpoint(tmp_path / name, cased_vocab, tokenizer=body, config=config)).notes
         folder = unigram.write(tmp_path / name, unigram.tokenizer_json(unigram.vocabulary(), charsmap), None)
         body = json.loads((folder / "tokenizer.json").read_text()) | {"decoder": decoder} | more
