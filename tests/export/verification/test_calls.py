@@ -128,7 +128,7 @@ def test_an_export_keeps_empty_prompts(folder, tmp_path, capsys, prompts, defaul
     manifest = export(checkpoint, tmp_path / "out")
     calls = manifest.graphs[0].parity.calls
     assert [call.call for call in calls] == list(CALLS)
-    assert all(call.max_abs_error < 2e-6 and call.count == 12 and call.not_compared == "" for call in calls)
+    assert all(call.max_abs_error < 1e-5 and call.count == 12 and call.not_compared == "" for call in calls)
     assert Manifest.read(tmp_path / "out") == manifest
     encoder = bgert.Encoder(tmp_path / "out")
     plain = {text: encoder.encode(text, prompt="query") for text in puts} if not prompts.get("query") else {}
@@ -188,7 +188,7 @@ def test_the_difference_fails_the_export(folder, tmp_path, monkeypatch):
 def test_what_was_asked_for_is_told(folder, tmp_path, options, in_calls, note):
     manifest = export(folder, tmp_path / "out", **options)
     calls = manifest.graphs[0].parity.calls
-    assert all(call.count == 12 and call.max_abs_error < 2e-6 for call in calls)
+    assert all(call.count == 12 and call.max_abs_error < 1e-5 for call in calls)
     assert [call.call for call in calls if call.not_compared == note] == in_calls
 
 
@@ -244,7 +244,7 @@ def test_a_limit_past_the_positions(folder, tmp_path):
     manifest = export(checkpoint, tmp_path / "out")
     assert manifest.max_tokens == 72
     for call in manifest.graphs[0].parity.calls:
-        assert call.max_abs_error < 2e-6
+        assert call.max_abs_error < 1e-5
         assert call.not_compared == "its own limit of 8192 tokens, which is past the 72 positions of the model"
 
 
@@ -288,7 +288,7 @@ def test_half_precision_and_left_padding(folder, tmp_path, dtype):
     for name, change in (("config.json", {"dtype": dtype}), ("tokenizer_config.json", {"padding_side": "left"})):
         (checkpoint / name).write_text(json.dumps(json.loads((checkpoint / name).read_text()) | change))
     manifest = export(checkpoint, tmp_path / "out")
-    assert all(call.max_abs_error < 2e-6 for call in manifest.graphs[0].parity.calls)
+    assert all(call.max_abs_error < 1e-5 for call in manifest.graphs[0].parity.calls)
 
 
 @pytest.fixture
