@@ -80,7 +80,7 @@ class Canary:
 def canary_batch(served: Served) -> PackedBatch:
     """The known text, or pair, as a row."""
     pair = [CANARY[1]] if served.kind == "reranker" else None
-    tokens = served.tokenize([CANARY[0]], pair, None, "longest_first")
+    tokens = served.tokenize([CANARY[0]], pair)
     return PackedBatch(tokens.ids, tokens.cu_seqlens, tokens.type_ids)
 
 

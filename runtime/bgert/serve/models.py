@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,12 +50,30 @@ class Served:
         return self.model.manifest
 
     def tokenize(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int | None, truncation: str
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        side: str = "right",
     ) -> TokenBatch:
         """Texts or pairs to token ids on one core, cut at the model's limit."""
+        more: dict[str, Any] = {} if side == "right" else {"truncation_side": side}
         return self.model.tokenizer.encode_batch(
-            texts, pairs, max_length=max_length or self.model.max_length, truncation=truncation, threads=1
+            texts,
+            pairs,
+            max_length=max_length or self.model.max_length,
+            truncation=truncation,
+            threads=1,
+            **more,
         )
+
+    def count(self, text: str) -> int:
+        """Tokens of a text without special ones."""
+        batch = self.model.tokenizer.encode_batch(
+            [text], truncation="do_not_truncate", add_special_tokens=False, threads=1
+        )
+        return len(batch.ids)
 
     def prefix(self, prompt: str | None) -> str:
         """The text that a prompt puts before an input; None for the model's default prompt.
@@ -77,7 +95,7 @@ class Served:
         prompts = self.manifest.prompts
         return prompts[role] if role in prompts else self.prefix(None)
 
-    def packed(self, rows: Sequence[Sequence[int]]) -> PackedBatch:
+    def packed(self, rows: Sequence[Sequence[int]], param: str) -> PackedBatch:
         """Rows of this model's own token ids, special tokens as the client gave them.
 
         Raises:
@@ -86,14 +104,14 @@ class Served:
         size = int(self.manifest.architecture["vocab_size"])
         for index, row in enumerate(rows):
             if not row:
-                raise Refusal("empty", f"input {index} is empty", param="input")
+                raise Refusal("empty", f"{param} {index} is empty", param=param)
             if not 0 <= min(row) <= max(row) < size:
-                raise Refusal("validation", f"input {index} has an id outside 0 to {size - 1}", param="input")
+                raise Refusal("validation", f"{param} {index} has an id outside 0 to {size - 1}", param=param)
             if len(row) > self.model.max_length:
                 raise Refusal(
                     "validation",
-                    f"input {index} has {len(row)} token ids, {self.name} takes {self.model.max_length}",
-                    param="input",
+                    f"{param} {index} has {len(row)} token ids, {self.name} takes {self.model.max_length}",
+                    param=param,
                 )
         cu_seqlens = np.zeros(len(rows) + 1, np.int32)
         np.cumsum([len(row) for row in rows], out=cu_seqlens[1:])

@@ -27,6 +27,8 @@ class Record:
     kind: str = ""
     """Kind of that model."""
     lane: int | None = None
+    bulk: bool = False
+    """Whether the client said that it is in no hurry."""
     texts: int = 0
     """Texts, or pairs, that the request asks for."""
     tokens: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bgert.serve.dialects import openai
+from bgert.serve.dialects import cohere, hugging_face, openai, rerank, tei
 from bgert.serve.messages import Response
 
 if TYPE_CHECKING:
@@ -50,7 +50,20 @@ def routes(health: Health) -> dict[str, Route]:
         Route("/models", openai.failure, {"GET": openai.models}),
         Route("/v1/models/*", openai.failure, {"GET": openai.one_model}),
         Route("/models/*", openai.failure, {"GET": openai.one_model}),
-        Route("/", openai.failure, ready, open=True),
+        Route("/embed", tei.failure, {"POST": tei.embed}, (ENCODER,)),
+        Route("/similarity", tei.failure, {"POST": tei.similarity}, (ENCODER,)),
+        Route("/predict", tei.failure, {"POST": tei.predict}, (RERANKER,)),
+        Route("/embed_all", tei.failure, {"POST": tei.not_served}, (ENCODER,)),
+        Route("/embed_sparse", tei.failure, {"POST": tei.not_served}, (ENCODER,)),
+        Route("/info", tei.failure, {"GET": tei.info}),
+        Route("/", tei.failure, ready | {"POST": hugging_face.root}, (ENCODER, RERANKER), open=True),
+        Route("/invocations", tei.failure, {"POST": hugging_face.root}, (ENCODER, RERANKER)),
+        Route("/vertex", tei.failure, {"POST": hugging_face.vertex}, (ENCODER, RERANKER)),
+        Route("/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
+        Route("/v1/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
+        Route("/v2/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
+        Route("/v1/embed", cohere.failure, {"POST": cohere.embed_v1}, (ENCODER,)),
+        Route("/v2/embed", cohere.failure, {"POST": cohere.embed_v2}, (ENCODER,)),
         Route("/health", openai.failure, ready, open=True),
         Route("/health/ready", openai.failure, ready, open=True),
         Route("/ready", openai.failure, ready, open=True),

@@ -15,6 +15,7 @@ from bgert.errors import BgertError, InvalidOptionError, InvalidTextError
 from bgert.serve.admission import Admission
 from bgert.serve.metrics import Metrics
 from bgert.serve.models import Served, pick
+from bgert.serve.queue import BULK
 from bgert.serve.refusal import Refusal
 from bgert.serve.worker import EngineDeadError, Work
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 T = TypeVar("T")
+IDS_REFUSED = (
+    "the input is token ids. Those of another model's tokenizer would give vectors of other words, so this server "
+    "takes texts alone. LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False). A server started with "
+    "--token-ids takes the ids of its own model's tokenizer"
+)
 # Below these, a hand-over to a thread costs more than the event loop loses.
 CHARACTERS_ON_LOOP = 16 << 10
 NUMBERS_ON_LOOP = 16 << 10
@@ -62,6 +68,7 @@ class Service:
         prefix: str = "",
         truncate: bool | None = None,
         side: str = "right",
+        max_length: int | None = None,
         param: str = "input",
     ) -> NDArray[np.float32]:
         """Embed texts as `Encoder.encode` does.
@@ -73,6 +80,7 @@ class Service:
             prefix: what to put before each.
             truncate: cut what is too long; None for the server's default.
             side: which end of a long text is cut, `left` or `right`.
+            max_length: tokens a text may have; None for the model's limit.
             param: what the dialect calls the texts, for messages.
 
         Returns:
@@ -86,9 +94,31 @@ class Service:
             raise Refusal("empty", f"{param} {blank} is empty: leave it out", param=param)
         if prefix:
             texts = [prefix + text for text in texts]
-        batch = await self._tokenize(request, served, texts, None, None, "longest_first")
-        self._truncation(request, served, batch, truncate, side, param)
+        batch = await self._tokenize(request, served, texts, None, max_length, "longest_first", side)
+        self._truncation(request, served, batch, truncate, max_length, param)
         return await self.run(request, served, PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
+
+    async def embed_any(
+        self,
+        request: Request,
+        served: Served,
+        items: Sequence[Any],
+        *,
+        prefix: str,
+        truncate: bool | None,
+        side: str = "right",
+        param: str = "input",
+    ) -> NDArray[np.float32]:
+        """As `embed`, of texts, of one row of token ids, or of rows of them."""
+        if all(isinstance(item, str) for item in items):
+            return await self.embed(request, served, items, prefix=prefix, truncate=truncate, side=side, param=param)
+        if not self.settings.token_ids:
+            raise Refusal("validation", IDS_REFUSED, param=param)
+        rows = [items] if all(isinstance(item, int) for item in items) else items
+        if not all(isinstance(row, list) for row in rows):
+            raise Refusal("validation", f"{param} mixes texts and token ids: send texts", param=param)
+        self.check_count(len(rows), param)
+        return await self.run(request, served, served.packed(rows, param))
 
     async def score(
         self,
@@ -109,8 +139,8 @@ class Service:
             float32[n, num_labels], raw.
         """
         self.check_count(len(texts), param)
-        batch = await self._tokenize(request, served, texts, pairs, max_length, truncation)
-        self._truncation(request, served, batch, truncate, side, param)
+        batch = await self._tokenize(request, served, texts, pairs, max_length, truncation, side)
+        self._truncation(request, served, batch, truncate, max_length, param)
         return await self.run(request, served, PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
 
     def check_count(self, count: int, param: str) -> None:
@@ -133,6 +163,7 @@ class Service:
         pairs: Sequence[str] | None,
         max_length: int | None,
         truncation: str,
+        side: str,
     ) -> TokenBatch:
         begun = time.perf_counter()
         characters = sum(map(len, texts)) + (sum(map(len, pairs)) if pairs is not None else 0)
@@ -141,7 +172,7 @@ class Service:
         record.characters = characters
         try:
             batch = await self.offload(
-                characters > CHARACTERS_ON_LOOP, served.tokenize, texts, pairs, max_length, truncation
+                characters > CHARACTERS_ON_LOOP, served.tokenize, texts, pairs, max_length, truncation, side
             )
         except (InvalidTextError, InvalidOptionError) as error:
             raise Refusal("validation", str(error)) from None
@@ -155,7 +186,13 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
 
     def _truncation(
-        self, request: Request, served: Served, batch: TokenBatch, truncate: bool | None, side: str, param: str
+        self,
+        request: Request,
+        served: Served,
+        batch: TokenBatch,
+        truncate: bool | None,
+        max_length: int | None,
+        param: str,
     ) -> None:
         """Note which texts were cut, or refuse the request if they may not be."""
         if not batch.truncated.any():
@@ -164,18 +201,16 @@ class Service:
         if not (truncate if truncate is not None else not self.settings.no_truncate):
             raise Refusal(
                 "validation",
-                f"{param} {cut[0]} is longer than the {served.model.max_length} tokens that {served.name} takes, and "
-                "it was not to be cut: send shorter texts, or let them be truncated",
+                f"{param} {cut[0]} is longer than the {max_length or served.model.max_length} tokens that "
+                f"{served.name} takes, and it was not to be cut: send shorter texts, or let them be truncated",
                 param=param,
             )
-        if side != "right":
-            raise Refusal("validation", "long texts can be cut at their right end only", param="truncation_direction")
         request.record.truncated = tuple(cut)
 
     async def run(self, request: Request, served: Served, batch: PackedBatch) -> NDArray[np.float32]:
         """Queue rows and wait for their results, until the deadline or until the client leaves."""
         loop, engine, record = asyncio.get_running_loop(), served.engine, request.record
-        work = Work(batch, engine.columns)
+        work = Work(batch, engine.columns, lane=BULK if record.bulk else None)
         record.tokens, record.lane = work.tokens, work.lane
         record.texts = record.texts or len(work)
         self.admission.before_queue(engine, work)

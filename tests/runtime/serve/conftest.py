@@ -126,6 +126,24 @@ def reranker(reranker_folder):
 
 
 @pytest.fixture(scope="session")
+def prompted_folder(write_model, sentence_transformers_files, tmp_path_factory):
+    """A tiny encoder with instructions for queries and documents."""
+    from bgert_export import export
+
+    root = tmp_path_factory.mktemp("prompted")
+    files = sentence_transformers_files("mean", prompts={"query": "the query is ", "document": "text "})
+    export(write_model(root / "checkpoint", files=files), root / "tiny-encoder", verify=False)
+    return root / "tiny-encoder"
+
+
+@pytest.fixture(scope="session")
+def prompted(prompted_folder):
+    from bgert import Encoder
+
+    return Encoder(prompted_folder)
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Starts servers and ends what the test left running."""
     pytest.importorskip("httptools", reason="the extra `serve` is not installed")

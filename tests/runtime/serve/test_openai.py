@@ -71,7 +71,7 @@ def test_token_ids_are_refused_with_the_words_that_help(server):
         (b'{"input":[]}', 400, "empty"),
         (b'{"input":""}', 400, "empty"),
         (b'{"input":["a",""]}', 400, "input 1"),
-        (b'{"input":["a",[1]]}', 400, "mixes"),
+        (b'{"input":["a",[1]]}', 400, "token ids"),
         (b'{"input":"a","dimensions":0}', 400, "dimensions"),
         (b'{"input":"a","dimensions":385}', 400, "384"),
         (b'{"input":"a","dimensions":NaN}', 400, "JSON"),

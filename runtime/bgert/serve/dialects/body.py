@@ -13,7 +13,18 @@ from bgert.serve.refusal import Refusal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["base64_texts", "decode", "float_texts", "json_text"]
+    from bgert.serve.models import Served
+
+__all__ = [
+    "base64_texts",
+    "check_dimensions",
+    "decode",
+    "float_texts",
+    "json_text",
+    "number_texts",
+    "unit",
+    "whole_texts",
+]
 
 T = TypeVar("T")
 json_text = msgspec.json.encode
@@ -61,3 +72,28 @@ def base64_texts(rows: NDArray[np.float32]) -> list[bytes]:
     """Each row as little-endian float32 in base64, with quotation marks."""
     plain = np.ascontiguousarray(rows, np.dtype("<f4"))
     return [b'"%b"' % text for text in base64_rows(plain.view(np.uint8))]
+
+
+def number_texts(values: NDArray[np.float32]) -> list[bytes]:
+    """Each number of a vector by itself, as in `float_texts`."""
+    return [text[1:-1] for text in float_texts(values.reshape(-1, 1))]
+
+
+def whole_texts(rows: NDArray[Any]) -> list[bytes]:
+    """Each row of whole numbers as a JSON array."""
+    return [json_text(row) for row in rows.tolist()]
+
+
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows at length one, for a model whose graph does not see to that."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
+    result: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-12))
+    return result
+
+
+def check_dimensions(served: Served, dimensions: int | None, param: str = "dimensions") -> int | None:
+    """Refuse more dimensions than the model has, and none."""
+    most = served.engine.columns
+    if dimensions is not None and not 1 <= dimensions <= most:
+        raise Refusal("validation", f"{param} is {dimensions}: {served.name} has 1 to {most}", param=param)
+    return dimensions

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bgert.results import convert, shorten
-from bgert.serve.dialects.body import base64_texts, decode, float_texts, json_text
+from bgert.serve.dialects.body import base64_texts, check_dimensions, decode, float_texts, json_text, unit, whole_texts
 from bgert.serve.messages import Response
 from bgert.serve.refusal import Refusal
 from bgert.serve.service import NUMBERS_ON_LOOP
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingsBody", "embeddings", "failure", "models", "one_model"]
 
-MOST_TOKENS_HINT = (
-    "the input is token ids, and not of this model's tokenizer: served as they are they would give wrong vectors. "
-    "Send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)); a server started with --token-ids "
-    "takes the ids of its own tokenizer"
-)
 STATUS = {"validation": 400, "wrong_model": 400}
 TYPES = {
     "unauthorized": "authentication_error",
@@ -84,15 +79,10 @@ async def embeddings(service: Service, request: Request) -> Response:
     dimensions = check_dimensions(served, body.dimensions)
     if body.late_chunking:
         raise Refusal("validation", "late chunking is not served here", param="late_chunking")
-    texts, ids = _inputs(body.input)
-    if ids is not None:
-        if not service.settings.token_ids:
-            raise Refusal("validation", MOST_TOKENS_HINT, param="input")
-        service.check_count(len(ids), "input")
-        rows = await service.run(request, served, served.packed(ids))
-    else:
-        prefix = task_prefix(served, body)
-        rows = await service.embed(request, served, texts, prefix=prefix, truncate=body.truncate)
+    given = [body.input] if isinstance(body.input, str) else body.input
+    items = [item.text if isinstance(item, TextItem) else item for item in given]
+    prefix = task_prefix(served, body)
+    rows = await service.embed_any(request, served, items, prefix=prefix, truncate=body.truncate)
     normalize = served.manifest.normalize or bool(body.normalized)
     finish = unit(rows) if normalize and not served.manifest.normalize else rows
     short = shorten(finish, dimensions, normalize)
@@ -105,38 +95,11 @@ async def embeddings(service: Service, request: Request) -> Response:
     return Response(200, content % (data, json_text(served.name), tokens, tokens))
 
 
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows at length one, for a model whose graph does not see to that."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
-    result: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-12))
-    return result
-
-
-def check_dimensions(served: Served, dimensions: int | None, param: str = "dimensions") -> int | None:
-    """Refuse more dimensions than the model has, and none."""
-    most = served.engine.columns
-    if dimensions is not None and not 1 <= dimensions <= most:
-        raise Refusal("validation", f"{param} is {dimensions}: {served.name} has 1 to {most}", param=param)
-    return dimensions
-
-
 def task_prefix(served: Served, body: EmbeddingsBody) -> str:
     """The prompt that Jina's `task` or our `prompt_name` chooses; else the model's default."""
     if body.task in ("retrieval.query", "retrieval.passage"):
         return served.role_prefix("query" if body.task == "retrieval.query" else "document")
     return served.prefix(body.prompt_name)
-
-
-def _inputs(given: Any) -> tuple[list[str], list[list[int]] | None]:
-    """Texts, or rows of token ids."""
-    items: list[Any] = [given] if isinstance(given, str) else given
-    if all(isinstance(item, (str, TextItem)) for item in items):
-        return [item if isinstance(item, str) else item.text for item in items], None
-    if all(isinstance(item, int) for item in items):
-        return [], [items]
-    if all(isinstance(item, list) for item in items):
-        return [], items
-    raise Refusal("validation", "input mixes texts and token ids: send texts", param="input")
 
 
 def _encoding(body: EmbeddingsBody) -> Callable[[NDArray[np.float32]], list[bytes]]:
@@ -146,17 +109,13 @@ def _encoding(body: EmbeddingsBody) -> Callable[[NDArray[np.float32]], list[byte
         None: float_texts,
         "float": float_texts,
         "base64": base64_texts,
-        "ubinary": lambda rows: _whole_texts(convert(rows, "ubinary")),
-        "binary": lambda rows: _whole_texts((convert(rows, "ubinary") ^ 0x80).view(np.int8)),
+        "ubinary": lambda rows: whole_texts(convert(rows, "ubinary")),
+        "binary": lambda rows: whole_texts((convert(rows, "ubinary") ^ 0x80).view(np.int8)),
     }
     if name not in writers:
         param = "encoding_format" if body.embedding_type is None else "embedding_type"
         raise Refusal("validation", f"{param} is {name!r}: use float or base64", param=param)
     return writers[name]
-
-
-def _whole_texts(rows: NDArray[Any]) -> list[bytes]:
-    return [json_text(row) for row in rows.tolist()]
 
 
 def _model(served: Served) -> dict[str, Any]:
