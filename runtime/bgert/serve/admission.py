@@ -64,7 +64,7 @@ class Admission:
             Refusal: `too_large`, or `overloaded` with the time after which to come again.
         """
         if length is not None and length > self._settings.max_body:
-            raise too_large(self._settings)
+            raise self._too_large()
         lane = INTERACTIVE if length is None or length <= SMALL_BODY else BULK
         if engines and all(engine.open_tokens[lane] >= queue_limit(engine, self._settings) for engine in engines):
             wait = min(retry_after(engine, lane) for engine in engines)
@@ -74,7 +74,23 @@ class Admission:
             raise Refusal(
                 "overloaded", f"{self.requests} requests are being served: come again later", retry_after=wait
             )
-        if self.body_bytes + (length or 0) > MOST_BYTES:
+        self._check_bytes(length or 0)
+
+    def while_body(self, received: int) -> None:
+        """Let more of a body in, or not.
+
+        Args:
+            received: bytes of it so far, which are counted in `body_bytes`.
+
+        Raises:
+            Refusal: as `before_body`.
+        """
+        if received > self._settings.max_body:
+            raise self._too_large()
+        self._check_bytes(0)
+
+    def _check_bytes(self, more: int) -> None:
+        if self.body_bytes + more > MOST_BYTES:
             raise Refusal("overloaded", "too many large requests at one time: come again later", retry_after=1)
 
     def before_queue(self, engine: Engine, work: Work) -> None:
@@ -97,9 +113,6 @@ class Admission:
                 "overloaded", "the queue is full: come again later", retry_after=retry_after(engine, work.lane)
             )
 
-
-def too_large(settings: Settings) -> Refusal:
-    """The refusal of a body over the limit."""
-    return Refusal(
-        "too_large", f"the body is larger than {settings.max_body} bytes (--max-body): send fewer texts a request"
-    )
+    def _too_large(self) -> Refusal:
+        most = self._settings.max_body
+        return Refusal("too_large", f"the body is larger than {most} bytes (--max-body): send fewer texts a request")

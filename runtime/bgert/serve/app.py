@@ -8,7 +8,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from bgert.serve import admission as limits
 from bgert.serve.dialects import openai
 from bgert.serve.messages import Response
 from bgert.serve.record import Record
@@ -122,9 +121,13 @@ class App:
             request.record.detail = f"{type(error).__name__}: {error}"
             return self._refuse(request, Refusal("backend", "the server failed on this request"))
 
-    def too_large(self, request: Request) -> Response:
-        """The reply to a body that grew over the limit."""
-        return self._refuse(request, limits.too_large(self.settings))
+    def check_body(self, request: Request, received: int) -> Response | None:
+        """The reply to a body that has grown over a limit, its own or that of all bodies; None while it has not."""
+        try:
+            self.admission.while_body(received)
+        except Refusal as refusal:
+            return self._refuse(request, refusal)
+        return None
 
     def too_slow(self, request: Request) -> Response:
         """The reply to a body that does not come."""

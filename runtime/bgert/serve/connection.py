@@ -198,9 +198,9 @@ class Connection(asyncio.Protocol):
         turn.received += len(body)
         self.app.admission.body_bytes += len(body)
         turn.chunks.append(body)
-        if turn.received > self.app.settings.max_body:
+        if (reply := self.app.check_body(turn.request, turn.received)) is not None:
             self._forget(turn)
-            turn.reply = self.app.too_large(turn.request)
+            turn.reply = reply
             turn.complete = True
             self._next()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bgert.serve.dialects import cohere, hugging_face, openai, rerank, tei
+from bgert.serve.dialects import cohere, hugging_face, openai, rerank, tei, tei_tokens
+from bgert.serve.docs import fixed, openapi, page
 from bgert.serve.messages import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from bgert.serve.health import Health
     from bgert.serve.messages import Request
@@ -35,41 +36,50 @@ class Route:
     """The kinds of model that its POST may need; none for routes that answer without one."""
     open: bool = False
     """Whether its GET needs no key."""
+    body: type | None = None
+    """What its POST takes."""
 
 
 ENCODER, RERANKER = "encoder", "reranker"
+
+
+def _work(failure: Failure, handler: Handler, body: type, kinds: tuple[str, ...], *paths: str) -> Iterator[Route]:
+    """The same POST under several paths."""
+    for path in paths:
+        yield Route(path, failure, {"POST": handler}, kinds, body=body)
 
 
 def routes(health: Health) -> dict[str, Route]:
     """All routes by path."""
     ready, live = {"GET": health.ready}, {"GET": health.live}
     listed = [
-        Route("/v1/embeddings", openai.failure, {"POST": openai.embeddings}, (ENCODER,)),
-        Route("/embeddings", openai.failure, {"POST": openai.embeddings}, (ENCODER,)),
+        *_work(openai.failure, openai.embeddings, openai.EmbeddingsBody, (ENCODER,), "/v1/embeddings", "/embeddings"),
         Route("/v1/models", openai.failure, {"GET": openai.models}),
         Route("/models", openai.failure, {"GET": openai.models}),
         Route("/v1/models/*", openai.failure, {"GET": openai.one_model}),
         Route("/models/*", openai.failure, {"GET": openai.one_model}),
-        Route("/embed", tei.failure, {"POST": tei.embed}, (ENCODER,)),
-        Route("/similarity", tei.failure, {"POST": tei.similarity}, (ENCODER,)),
-        Route("/predict", tei.failure, {"POST": tei.predict}, (RERANKER,)),
-        Route("/embed_all", tei.failure, {"POST": tei.not_served}, (ENCODER,)),
-        Route("/embed_sparse", tei.failure, {"POST": tei.not_served}, (ENCODER,)),
-        Route("/info", tei.failure, {"GET": tei.info}),
-        Route("/", tei.failure, ready | {"POST": hugging_face.root}, (ENCODER, RERANKER), open=True),
-        Route("/invocations", tei.failure, {"POST": hugging_face.root}, (ENCODER, RERANKER)),
-        Route("/vertex", tei.failure, {"POST": hugging_face.vertex}, (ENCODER, RERANKER)),
-        Route("/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
-        Route("/v1/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
-        Route("/v2/rerank", rerank.failure, {"POST": rerank.rerank}, (RERANKER,)),
-        Route("/v1/embed", cohere.failure, {"POST": cohere.embed_v1}, (ENCODER,)),
-        Route("/v2/embed", cohere.failure, {"POST": cohere.embed_v2}, (ENCODER,)),
-        Route("/health", openai.failure, ready, open=True),
-        Route("/health/ready", openai.failure, ready, open=True),
-        Route("/ready", openai.failure, ready, open=True),
-        Route("/ping", openai.failure, ready, open=True),
-        Route("/health/live", openai.failure, live, open=True),
-        Route("/metrics", openai.failure, {"GET": metrics}, open=True),
+        *_work(cohere.failure, cohere.embed_v1, cohere.EmbedBody, (ENCODER,), "/v1/embed"),
+        *_work(cohere.failure, cohere.embed_v2, cohere.EmbedBody, (ENCODER,), "/v2/embed"),
+        *_work(rerank.failure, rerank.rerank, rerank.RerankBody, (RERANKER,), "/rerank", "/v1/rerank", "/v2/rerank"),
+        *_work(tei.failure, tei.embed, tei.EmbedBody, (ENCODER,), "/embed"),
+        *_work(tei.failure, tei.similarity, tei.SimilarityBody, (ENCODER,), "/similarity"),
+        *_work(tei.failure, tei.predict, tei.PredictBody, (RERANKER,), "/predict"),
+        *_work(tei.failure, tei.not_served, tei.EmbedBody, (ENCODER,), "/embed_all", "/embed_sparse"),
+        *_work(tei.failure, tei_tokens.tokenize, tei_tokens.TokenizeBody, (ENCODER, RERANKER), "/tokenize"),
+        *_work(tei.failure, tei_tokens.from_ids, tei_tokens.DecodeBody, (ENCODER, RERANKER), "/decode"),
+        *_work(tei.failure, hugging_face.root, tei.EmbedBody, (ENCODER, RERANKER), "/invocations"),
+        *_work(tei.failure, hugging_face.vertex, hugging_face.VertexBody, (ENCODER, RERANKER), "/vertex"),
+        Route("/info", tei.failure, {"GET": tei_tokens.info}),
+        Route(
+            "/", tei.failure, ready | {"POST": hugging_face.root}, (ENCODER, RERANKER), open=True, body=tei.EmbedBody
+        ),
+        *(Route(path, tei.failure, ready, open=True) for path in ("/health", "/health/ready", "/ready", "/ping")),
+        Route("/health/live", tei.failure, live, open=True),
+        Route("/metrics", tei.failure, {"GET": metrics}, open=True),
+    ]
+    listed += [
+        Route("/openapi.json", tei.failure, {"GET": fixed(openapi(listed), "application/json")}, open=True),
+        Route("/docs", tei.failure, {"GET": fixed(page(listed), "text/html; charset=utf-8")}, open=True),
     ]
     return {route.path: route for route in listed}
 

@@ -189,8 +189,13 @@ class Engine:
         self.died = reason
         self.stop()
         for work in list(self._open):
-            self.cancel_rest(work)
+            self._discard(work)
             self._resolve(work, EngineDeadError(reason))
+
+    def _discard(self, work: Work) -> None:
+        """A request of which a row failed has failed: its other rows need not run."""
+        with self._changed:
+            self._queue.discard(work)
 
     # In the engine's threads.
 
@@ -220,6 +225,8 @@ class Engine:
         begun = time.perf_counter()
         failed = self._attempt(parts)
         ended = time.perf_counter()
+        for work in failed:
+            self._discard(work)
         for work, start, stop in parts:
             work.queue_seconds += (begun - work.submitted) * (stop - start)
             work.run_seconds += (ended - begun) * (stop - start)
@@ -277,16 +284,10 @@ class Engine:
             work.done += stop - start
             error = failed.get(work)
             if error is not None:
-                self.cancel_rest(work)
                 self._resolve(work, error)
             elif work.done == len(work):
                 self._resolve(work, None)
         self.on_batch(parts, seconds, len(failed))
-
-    def cancel_rest(self, work: Work) -> None:
-        """A request of which a row failed has failed: its other rows need not run."""
-        with self._changed:
-            self._queue.discard(work)
 
     def _resolve(self, work: Work, error: Exception | None) -> None:
         self._close(work)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import msgspec
 import numpy as np
 
-from bgert import __version__
 from bgert.reranker import logistic
 from bgert.results import shorten
-from bgert.serve.admission import queue_limit
 from bgert.serve.dialects.body import check_dimensions, decode, float_texts, json_text, number_texts, unit
 from bgert.serve.messages import Response
 from bgert.serve.refusal import Refusal
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from bgert.serve.models import Served
     from bgert.serve.service import Service
 
-__all__ = ["embed", "failure", "headers", "info", "model_of", "not_served", "predict", "side_of", "similarity"]
+__all__ = ["embed", "failure", "headers", "model_of", "not_served", "predict", "side_of", "similarity"]
 
 ERROR_TYPES = {
     "empty": "Empty",
@@ -214,40 +212,3 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 async def not_served(service: Service, request: Request) -> Response:  # noqa: ARG001 - as every handler
     """Routes that need another kind of graph."""
     raise Refusal("wrong_model", f"{request.path} is not served: the graphs of bgert give one dense vector a text")
-
-
-async def info(service: Service, request: Request) -> Response:
-    """`GET /info`: the model and the limits. With several models, the first encoder unless `?model=` names one."""
-    name = model_of(request)
-    if name is None:
-        served = next((one for one in service.models if one.kind == "encoder"), service.models[0])
-    else:
-        kinds = {one.kind for one in service.models if name == one.name or name in one.aliases}
-        served = service.pick(request, kinds.pop() if kinds else "encoder", name)
-    manifest, settings = served.manifest, service.settings
-    kind: dict[str, Any] = {"embedding": {"pooling": manifest.pooling}}
-    if served.kind == "reranker":
-        labels = {str(i): f"LABEL_{i}" for i in range(served.engine.columns)}
-        ids = {name: int(number) for number, name in labels.items()}
-        kind = {"reranker" if len(labels) == 1 else "classifier": {"id2label": labels, "label2id": ids}}
-    content = {
-        "model_id": manifest.source.get("id") or served.name,
-        "model_sha": manifest.source.get("revision"),
-        "model_dtype": served.model.precision,
-        "served_model_name": served.name,
-        "model_type": kind,
-        "max_concurrent_requests": settings.max_concurrent_requests,
-        "max_input_length": served.model.max_length,
-        "max_batch_tokens": served.engine.token_budget,
-        "max_batch_requests": None,
-        "max_client_batch_size": settings.max_client_batch,
-        "max_queue_tokens": queue_limit(served.engine, settings),
-        "auto_truncate": not settings.no_truncate,
-        "tokenization_workers": 1,
-        "version": __version__,
-        "sha": None,
-        "docker_label": None,
-        "device": served.model.device,
-        "engine": served.model.engine,
-    }
-    return Response(200, json_text(content))
