@@ -302,11 +302,14 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing() or self._lingering:
             return
         self.app.refused_connection()
+        body = f'{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}'
+        reply = Response(status, body.encode(), close=True)
+        if self._reading is not None and self._reading.reply is None and self._turns[0] is self._reading:
+            self._reply(self._reading, reply)
+            return
         if self._turns:  # after good requests, which would get this reply for theirs
             self._transport.abort()
             return
-        body = f'{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}'
-        reply = Response(status, body.encode())
         self._transport.write(reply.head(close=True) + reply.body)
         self._close(linger=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -58,22 +58,18 @@ class Served:
         side: str = "right",
     ) -> TokenBatch:
         """Texts or pairs to token ids on one core, cut at the model's limit."""
-        more: dict[str, Any] = {} if side == "right" else {"truncation_side": side}
         return self.model.tokenizer.encode_batch(
             texts,
             pairs,
             max_length=max_length or self.model.max_length,
             truncation=truncation,
+            truncation_side=side,
             threads=1,
-            **more,
         )
 
     def count(self, text: str) -> int:
         """Tokens of a text without special ones."""
-        batch = self.model.tokenizer.encode_batch(
-            [text], truncation="do_not_truncate", add_special_tokens=False, threads=1
-        )
-        return len(batch.ids)
+        return int(self.model.tokenizer.count([text], add_special_tokens=False, threads=1)[0])
 
     def prefix(self, prompt: str | None) -> str:
         """The text that a prompt puts before an input; None for the model's default prompt.

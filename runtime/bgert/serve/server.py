@@ -33,6 +33,7 @@ __all__ = ["ENGINE_DEAD", "run"]
 ENGINE_DEAD = 70  # sysexits: internal software error; a supervisor starts the server again
 SWEEP_SECONDS = 0.5
 FLUSH_SECONDS = 1.0  # for the last replies to leave
+JOIN_SECONDS = 5.0  # for the last batches to end
 
 
 def run(settings: Settings) -> int:
@@ -49,8 +50,8 @@ def run(settings: Settings) -> int:
         stack.callback(loop.close)
         status = loop.run_until_complete(server.main())
     server.app.log.close()
-    if server.health.died is not None or server.forced:
-        # A thread that hangs in an engine would keep the interpreter from ending.
+    if not server.ended():
+        # The interpreter must not end under a thread that is in an engine.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -116,6 +117,12 @@ class Server:
             if self.settings.uds is not None:
                 Path(self.settings.uds).unlink(missing_ok=True)
         return 0 if self.health.died is None else ENGINE_DEAD
+
+    def ended(self) -> bool:
+        """Whether no thread is left in an engine; those that run get the time for a batch."""
+        if self.forced or self.health.died is not None:
+            return False
+        return all(served.engine.join(JOIN_SECONDS) for served in self.service.models)
 
     async def _listen(self) -> asyncio.Server:
         loop, settings = asyncio.get_running_loop(), self.settings

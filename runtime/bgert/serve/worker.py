@@ -101,6 +101,7 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = False
         self._loop: AbstractEventLoop | None = None
+        self._threads: list[threading.Thread] = []
         self._begun = [0.0] * info.workers
         """When each thread began its batch; 0 while it has none."""
         self._open: set[Work] = set()
@@ -120,13 +121,22 @@ class Engine:
         self._loop = loop
         for number in range(self.backend.info.workers):
             name = f"bgert-{self.name}-{number}"
-            threading.Thread(target=self._thread, args=(number,), name=name, daemon=True).start()
+            self._threads.append(threading.Thread(target=self._thread, args=(number,), name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Let the threads end after their batch; what is queued is not run."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the threads to end after `stop`; whether they did."""
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def queued_tokens(self) -> int:

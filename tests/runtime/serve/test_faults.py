@@ -1,6 +1,7 @@
 """Engines that fail, processes that are told to end: what clients see, what probes see, the exit status."""
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -162,14 +163,17 @@ def test_requests_end_at_their_deadline_and_are_not_run(faulty):
 def test_while_it_loads_it_says_so(start, prompted_folder, demo_folder, tmp_path):
     control = tmp_path / "fault"
     control.write_text("slow 1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     server = start(
         [prompted_folder],
         "--port",
-        "18473",
+        str(port),
         program=[sys.executable, str(PROGRAM), str(control)],
         wait=False,
     )
-    server.port = 18473
+    server.port = port
 
     def listening():
         try:

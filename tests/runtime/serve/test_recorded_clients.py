@@ -4,6 +4,7 @@
 """
 
 import base64
+import contextlib
 import json
 from http.client import HTTPResponse
 from pathlib import Path
@@ -30,9 +31,9 @@ def raw(recorded):
 def replay(server, recorded):
     with server.socket() as connection:
         connection.sendall(raw(recorded))
-        response = HTTPResponse(connection, method=recorded["method"])
-        response.begin()
-        return response.status, dict(response.getheaders()), response.read()
+        with contextlib.closing(HTTPResponse(connection, method=recorded["method"])) as response:
+            response.begin()
+            return response.status, dict(response.getheaders()), response.read()
 
 
 @pytest.fixture(scope="module")
