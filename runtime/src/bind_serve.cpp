@@ -40,10 +40,10 @@ nb::list convert(const Matrix<T>& matrix, Convert rows_of) {
 void bind_serve(nb::module_& module) {
   module.def(
       "json_rows", [](const Matrix<float>& values) { return convert<float>(values, bgert::json_rows); },
-      nb::arg("values"),
+      nb::arg("values").noconvert(),
       nb::sig("def json_rows(values: numpy.typing.NDArray[numpy.float32]) -> list[bytes]"));
   module.def(
       "base64_rows", [](const Matrix<std::uint8_t>& values) { return convert<std::uint8_t>(values, bgert::base64_rows); },
-      nb::arg("values"),
+      nb::arg("values").noconvert(),
       nb::sig("def base64_rows(values: numpy.typing.NDArray[numpy.uint8]) -> list[bytes]"));
 }

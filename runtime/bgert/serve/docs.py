@@ -29,7 +29,7 @@ EXAMPLES = {
     "PredictBody": {"inputs": ["What is a panda?", "A bear."]},
     "SimilarityBody": {"inputs": {"source_sentence": "A bear.", "sentences": ["A panda.", "A car."]}},
     "TokenizeBody": {"inputs": "A first text."},
-    "DecodeBody": {"ids": [101, 7592, 102]},
+    "DecodeBody": {"ids": [1, 2, 3]},
     "VertexBody": {"instances": [{"inputs": "A first text."}]},
 }
 
