@@ -122,7 +122,7 @@ class Reranker(Model):
         pairs = ((query, document) for document in documents)
         logits = self._score(pairs, len(documents), prompt, max_length, truncation, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
-        scores = _sigmoid(np.asarray(logits)) if sigmoid else logits
+        scores = logistic(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
 
     def _score(

@@ -10,6 +10,7 @@ import numpy as np
 
 from bgert.batching import PackedBatch
 from bgert.encoder import Encoder
+from bgert.errors import InvalidOptionError
 from bgert.hub import locate
 from bgert.model_folder import Manifest
 from bgert.reranker import Reranker
@@ -77,19 +78,10 @@ class Served:
         Raises:
             Refusal: the model has no prompt of this name.
         """
-        prompts = self.manifest.prompts
-        name = self.manifest.default_prompt if prompt is None else prompt
-        if name is None:
-            return ""
-        if name not in prompts:
-            known = ", ".join(prompts) or "none"
-            raise Refusal("validation", f"{self.name} has no prompt {name!r} (it has: {known})", param="prompt_name")
-        return prompts[name]
-
-    def role_prefix(self, role: str) -> str:
-        """The text before a `query` or a `document`: as `Encoder.encode_queries` and `encode_corpus`."""
-        prompts = self.manifest.prompts
-        return prompts[role] if role in prompts else self.prefix(None)
+        try:
+            return self.model.prompt_text(prompt)
+        except InvalidOptionError as error:
+            raise Refusal("validation", str(error), param="prompt_name") from None
 
     def packed(self, rows: Sequence[Sequence[int]], param: str) -> PackedBatch:
         """Rows of this model's own token ids, special tokens as the client gave them.
@@ -130,8 +122,7 @@ def load(number: int, settings: Settings) -> Served:
     base = Path(given).resolve().name if Path(given).exists() else given
     name = settings.name[number] if settings.name else base
     aliases = {base, str(manifest.source.get("id") or base)}
-    columns = manifest.dimensions if manifest.kind == "encoder" else manifest.num_labels
-    return Served(name, frozenset(aliases - {name}), model, Engine(model.backend, int(columns or 0), name))
+    return Served(name, frozenset(aliases - {name}), model, Engine(model.backend, manifest.columns, name))
 
 
 def pick(models: Sequence[Served], kind: str, name: str | None) -> Served:

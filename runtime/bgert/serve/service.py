@@ -139,6 +139,8 @@ class Service:
             float32[n, num_labels], raw.
         """
         self.check_count(len(texts), param)
+        if pairs is not None and (prefix := served.prefix(None)):
+            texts = [prefix + text for text in texts]
         batch = await self._tokenize(request, served, texts, pairs, max_length, truncation, side)
         self._truncation(request, served, batch, truncate, max_length, param)
         return await self.run(request, served, PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))

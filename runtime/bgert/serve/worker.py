@@ -13,6 +13,7 @@ import numpy as np
 
 from bgert.batching import PackedBatch, reorder, slice_batch
 from bgert.errors import DeviceLostError, DeviceMemoryError, EngineError, NonFiniteOutputError
+from bgert.lifecycle import NativeCall
 from bgert.serve.queue import BULK, INTERACTIVE, BatchShape, WorkQueue
 
 if TYPE_CHECKING:
@@ -245,7 +246,9 @@ class Engine:
     def _attempt(self, parts: list[Part[Work]]) -> dict[Work, Exception]:
         """Run a batch. Where it fails, each request by itself, so that only what cannot run fails."""
         try:
-            rows = self.backend.run(assemble(parts))
+            batch = assemble(parts)
+            with NativeCall():
+                rows = self.backend.run(batch)
         except DeviceLostError:
             raise
         except DeviceMemoryError as error:

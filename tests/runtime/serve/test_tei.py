@@ -36,7 +36,7 @@ def test_prompts_are_the_folders(served, prompted):
     unknown = served.post("/embed", {"inputs": "a", "prompt_name": "passage"})
     assert unknown.status == 422
     assert unknown.json["error_type"] == "Validation"
-    assert "query, document" in unknown.json["error"]
+    assert "document, query" in unknown.json["error"]
 
 
 @pytest.mark.filterwarnings("ignore::bgert.TruncationWarning")

@@ -96,12 +96,11 @@ async def _embed(
     truncate, side = TRUNCATIONS[_known("truncate", (body.truncate or "END").upper(), TRUNCATIONS)]
     request.record.bulk = bool(body.priority)
     texts = _texts(body)
-    role = ROLES.get(body.input_type or "")
     rows = await service.embed(
         request,
         served,
         texts,
-        prefix=served.prefix(None) if role is None else served.role_prefix(role),
+        prefix=served.prefix(ROLES.get(body.input_type or "")),
         truncate=None if body.truncate is None else truncate,
         side=side,
         max_length=_limit(served.model.max_length, served.model.tokenizer.special_tokens, body.max_tokens),

@@ -98,7 +98,7 @@ async def embeddings(service: Service, request: Request) -> Response:
 def task_prefix(served: Served, body: EmbeddingsBody) -> str:
     """The prompt that Jina's `task` or our `prompt_name` chooses; else the model's default."""
     if body.task in ("retrieval.query", "retrieval.passage"):
-        return served.role_prefix("query" if body.task == "retrieval.query" else "document")
+        return served.prefix("query" if body.task == "retrieval.query" else "document")
     return served.prefix(body.prompt_name)
 
 

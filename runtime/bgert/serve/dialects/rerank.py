@@ -173,6 +173,6 @@ async def _document_limit(service: Service, served: Served, body: RerankBody) ->
     if limit >= served.model.max_length:
         return None, "longest_first"
     tokenizer = served.model.tokenizer
-    query = await service.offload(True, served.count, body.query)
+    query = await service.offload(True, served.count, served.prefix(None) + body.query)
     pair = query + tokenizer.pair_special_tokens + limit
     return (pair, "only_second") if pair <= served.model.max_length else (None, "longest_first")
