@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bgert.serve.messages import Request, Response
     from bgert.serve.models import Served
     from bgert.serve.queue import Part
-    from bgert.serve.worker import Work
 
 __all__ = ["Metrics"]
 
@@ -127,7 +126,7 @@ class Metrics:
         self._age.watch(lambda: time.monotonic() - engine.last_success, name)
         self._info.watch(lambda: 1, name, served.kind, model.device, model.precision, model.engine)
 
-        def count(parts: list[Part[Work]], seconds: float, failed: int) -> None:
+        def count(parts: list[Part], seconds: float, failed: int) -> None:
             self.batch(served, parts, seconds, failed)
 
         engine.on_batch = count
@@ -136,7 +135,7 @@ class Metrics:
         """Requests that wait, over all models."""
         self._te_queue.watch(lambda: sum(served.engine.queued_requests for served in models))
 
-    def batch(self, served: Served, parts: list[Part[Work]], seconds: float, failed: int) -> None:
+    def batch(self, served: Served, parts: list[Part], seconds: float, failed: int) -> None:
         """Count a batch; `failed` is how many of its requests failed."""
         texts = tokens = 0
         for work, start, stop in parts:

@@ -8,7 +8,7 @@ one for bulk, so that neither waits for the other to end.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,10 +41,10 @@ class Rows(Protocol):
 AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
-class Part(NamedTuple, Generic[AnyRows]):
+class Part(NamedTuple):
     """Rows `start` to `stop` of a request."""
 
-    work: AnyRows
+    work: Any  # what was added to the queue; Python 3.10 has no generic named tuples
     start: int
     stop: int
 
@@ -68,7 +68,7 @@ class BatchShape(NamedTuple):
         return max(longest, 1), max(1, self.token_budget // max(longest, 1))
 
 
-def fill(works: Iterable[AnyRows], shape: BatchShape) -> list[Part[AnyRows]]:
+def fill(works: Iterable[AnyRows], shape: BatchShape) -> list[Part]:
     """The next batch: the first request's longest rows, then rows of the following requests that fit beside them.
 
     Args:
@@ -78,7 +78,7 @@ def fill(works: Iterable[AnyRows], shape: BatchShape) -> list[Part[AnyRows]]:
     Returns:
         Slices, at most one a request and never empty; no slices if there are no works.
     """
-    parts: list[Part[AnyRows]] = []
+    parts: list[Part] = []
     longest, texts = 0, 0
     for work in islice(works, LOOK_AHEAD):
         length = work.lengths[work.taken]
@@ -135,7 +135,7 @@ class WorkQueue(Generic[AnyRows]):
         self.tokens[work.lane] -= sum(work.lengths[work.taken :])
         return True
 
-    def take(self) -> list[Part[AnyRows]]:
+    def take(self) -> list[Part]:
         """The next batch, taken out of the queue; empty if there is nothing."""
         waiting = [number for number, lane in enumerate(self._lanes) if lane]
         if not waiting:

@@ -118,7 +118,9 @@ class Service:
         if not all(isinstance(row, list) for row in rows):
             raise Refusal("validation", f"{param} mixes texts and token ids: send texts", param=param)
         self.check_count(len(rows), param)
-        return await self.run(request, served, served.packed(rows, param))
+        packed = served.packed(rows, param)
+        request.record.texts += len(packed)
+        return await self.run(request, served, packed)
 
     async def score(
         self,
@@ -170,15 +172,15 @@ class Service:
         begun = time.perf_counter()
         characters = sum(map(len, texts)) + (sum(map(len, pairs)) if pairs is not None else 0)
         record = request.record
-        record.texts = len(texts)
-        record.characters = characters
+        record.texts += len(texts)
+        record.characters += characters
         try:
             batch = await self.offload(
                 characters > CHARACTERS_ON_LOOP, served.tokenize, texts, pairs, max_length, truncation, side
             )
         except (InvalidTextError, InvalidOptionError) as error:
             raise Refusal("validation", str(error)) from None
-        record.tokenize_seconds = time.perf_counter() - begun
+        record.tokenize_seconds += time.perf_counter() - begun
         return batch
 
     async def offload(self, long: bool, call: Callable[..., T], *args: Any) -> T:
@@ -207,14 +209,14 @@ class Service:
                 f"{served.name} takes, and it was not to be cut: send shorter texts, or let them be truncated",
                 param=param,
             )
-        request.record.truncated = tuple(cut)
+        request.record.truncated += tuple(cut)
 
     async def run(self, request: Request, served: Served, batch: PackedBatch) -> NDArray[np.float32]:
         """Queue rows and wait for their results, until the deadline or until the client leaves."""
         loop, engine, record = asyncio.get_running_loop(), served.engine, request.record
         work = Work(batch, engine.columns, lane=BULK if record.bulk else None)
-        record.tokens, record.lane = work.tokens, work.lane
-        record.texts = record.texts or len(work)
+        record.tokens += work.tokens
+        record.lane = work.lane
         self.admission.before_queue(engine, work)
         left = request.begun + self.seconds(request) - time.perf_counter()
         if left <= 0:

@@ -115,7 +115,7 @@ class Engine:
         self.failures = 0
         """Batches that failed, one after the other, until now."""
         self.died: str | None = None
-        self.on_batch: Callable[[list[Part[Work]], float, int], object] = lambda _parts, _seconds, _failed: None
+        self.on_batch: Callable[[list[Part], float, int], object] = lambda _parts, _seconds, _failed: None
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Start the threads."""
@@ -223,7 +223,7 @@ class Engine:
             if not self._stopping:
                 self._tell(self.die, reason)
 
-    def _next(self) -> list[Part[Work]] | None:
+    def _next(self) -> list[Part] | None:
         """The next batch as soon as there is one; None to end."""
         with self._changed:
             while not self._stopping:
@@ -232,7 +232,7 @@ class Engine:
                 self._changed.wait()
         return None
 
-    def _run(self, parts: list[Part[Work]]) -> None:
+    def _run(self, parts: list[Part]) -> None:
         begun = time.perf_counter()
         failed = self._attempt(parts)
         ended = time.perf_counter()
@@ -243,7 +243,7 @@ class Engine:
             work.run_seconds += (ended - begun) * (stop - start)
         self._tell(self._finished, parts, failed, ended - begun)
 
-    def _attempt(self, parts: list[Part[Work]]) -> dict[Work, Exception]:
+    def _attempt(self, parts: list[Part]) -> dict[Work, Exception]:
         """Run a batch. Where it fails, each request by itself, so that only what cannot run fails."""
         try:
             batch = assemble(parts)
@@ -259,7 +259,7 @@ class Engine:
             return {work: error for part in parts for work, error in self._attempt([part]).items()}
         return store(parts, rows, self.columns)
 
-    def _in_halves(self, parts: list[Part[Work]], error: DeviceMemoryError) -> dict[Work, Exception]:
+    def _in_halves(self, parts: list[Part], error: DeviceMemoryError) -> dict[Work, Exception]:
         """Run a batch that the memory was too small for as two, and have smaller ones from now on."""
         with self._changed:
             shape = self._queue.shape
@@ -283,7 +283,7 @@ class Engine:
 
     # In the event loop.
 
-    def _finished(self, parts: list[Part[Work]], failed: dict[Work, Exception], seconds: float) -> None:
+    def _finished(self, parts: list[Part], failed: dict[Work, Exception], seconds: float) -> None:
         tokens = sum(sum(work.lengths[start:stop]) for work, start, stop in parts)
         if len(failed) < len(parts):
             self.last_success = time.monotonic()
@@ -313,7 +313,7 @@ class Engine:
             future.set_exception(error)
 
 
-def assemble(parts: Sequence[Part[Work]]) -> PackedBatch:
+def assemble(parts: Sequence[Part]) -> PackedBatch:
     """The rows of the parts as one packed batch."""
     slices = [
         work.batch if start == 0 and stop == len(work) else slice_batch(work.batch, start, stop)
@@ -331,7 +331,7 @@ def assemble(parts: Sequence[Part[Work]]) -> PackedBatch:
     )
 
 
-def store(parts: Sequence[Part[Work]], rows: NDArray[np.float32], columns: int) -> dict[Work, Exception]:
+def store(parts: Sequence[Part], rows: NDArray[np.float32], columns: int) -> dict[Work, Exception]:
     """Hand rows to their requests. A request gets nothing from a row that is not finite, but an error.
 
     Raises:
