@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bgert.backends.protocol import Backend
+
 __all__ = ["Model"]
 
 Item = TypeVar("Item")
@@ -94,6 +96,11 @@ class Model:
         self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
         self.split_special_tokens = split_special_tokens
         self.max_length = self.manifest.max_tokens
+
+    @property
+    def backend(self) -> Backend:
+        """The engine with the model in it."""
+        return self._runner.backend
 
     @property
     def device(self) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Pair = tuple[str, str]
 
-__all__ = ["Reranker"]
+__all__ = ["Reranker", "logistic"]
 
 PAIR_TRUNCATIONS = tuple(name for name in TRUNCATIONS if name != "do_not_truncate")
 
@@ -122,7 +122,7 @@ class Reranker(Model):
         pairs = ((query, document) for document in documents)
         logits = self._score(pairs, len(documents), prompt, max_length, truncation, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
-        scores = _sigmoid(np.asarray(logits)) if sigmoid else logits
+        scores = logistic(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
 
     def _score(
@@ -155,7 +155,7 @@ class Reranker(Model):
                 done = stop
         warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
         if sigmoid:
-            rows = _sigmoid(rows)
+            rows = logistic(rows)
         info = ScoreInfo(
             self.device,
             self.precision,
@@ -208,7 +208,7 @@ def _with_prompt(queries: list[str], prefix: str) -> list[str]:
     return [prefix + query if isinstance(query, str) else query for query in queries] if prefix else queries
 
 
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) without overflow at either end."""
     small = np.exp(-np.abs(logits))
     result: NDArray[np.float32] = np.where(logits >= 0, 1, small) / (1 + small)

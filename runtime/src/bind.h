@@ -17,3 +17,4 @@ void bind_text_model(nanobind::module_& module);
 void bind_wordpiece(nanobind::module_& module);
 void bind_unigram(nanobind::module_& module);
 void bind_batch_encoder(nanobind::module_& module);
+void bind_serve(nanobind::module_& module);

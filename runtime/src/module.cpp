@@ -45,4 +45,5 @@ NB_MODULE(_native, module) {
   bind_wordpiece(module);
   bind_unigram(module);
   bind_batch_encoder(module);
+  bind_serve(module);
 }

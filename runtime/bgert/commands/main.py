@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with an example in every command's help."""
     import argparse
 
-    from bgert.commands import bench, encode, evaluate, info, rerank, tokenize
+    from bgert.commands import bench, encode, evaluate, info, rerank, serve, tokenize
     from bgert_export.cli import add_parsers
 
     parser = argparse.ArgumentParser(
@@ -43,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
             "rerank bge-reranker-base --query 'what is a panda' --input docs.txt --top-k 3",
         ),
         ("tokenize", tokenize, "texts to token ids, a JSON list a line", "tokenize bge-small-en 'hello world'"),
+        (
+            "serve",
+            serve,
+            "models over HTTP, to clients of OpenAI, Cohere, Jina and text-embeddings-inference",
+            "serve bge-small-en bge-reranker-base --port 8080",
+        ),
         (
             "bench",
             bench,

@@ -14,7 +14,8 @@ from bgert.commands.main import build_parser, main
 
 def test_help_has_an_example_each():
     (commands,) = [action for action in build_parser()._actions if action.dest == "command"]
-    assert {"export", "verify", "info", "encode", "rerank", "tokenize", "bench", "eval"} <= commands.choices.keys()
+    names = {"export", "verify", "info", "encode", "rerank", "tokenize", "serve", "bench", "eval"}
+    assert names <= commands.choices.keys()
     for name, parser in commands.choices.items():
         assert f"bgert {name}" in parser.format_help().split("example", 1)[1]
 
