@@ -105,7 +105,7 @@ def stage_rerankers(bench: Bench) -> dict[str, Any]:
         return {"skipped": "--no-reranker"}
     reranker = Reranker(bench.folder("reranker"), device=bench.device)
     peer = gpu_peers.cross_encoder(bench.checkpoint("reranker"), bench.torch_device, bench.half, reranker.max_length)
-    texts = [text[:1000] for text in sample_texts(20 if bench.rehearsal else 400)]
+    texts = [text[:1000] for text in sample_texts(10 if bench.rehearsal else 400)]
     queries = texts[:2] if bench.rehearsal else texts[:20]
     pairs = [(query, document) for query in queries for document in texts]
     scores = np.asarray(reranker.score(pairs), np.float64)
