@@ -50,7 +50,7 @@ def readme(result: dict[str, Any]) -> str:
 def speed(name: str, found: dict[str, Any], key: str, peer: str) -> list[str]:
     """A row of rates; no peer's where its settings were not kept."""
     title = {"sentence_transformers": "sentence-transformers", "cross_encoder": "CrossEncoder"}[peer]
-    if found.get("peer_settings", "") is None:
+    if found.get("peer_settings", {}) is None:
         return [name, f"**{found[key]:,.0f}**", "", ""]
     return [name, f"**{found[key]:,.0f}**", f"{title} {found[peer]:,.0f}", f"{found[key] / found[peer]:.1f} x"]
 
@@ -64,12 +64,14 @@ def kernel_row(result: dict[str, Any], budget: int, length: int) -> dict[str, An
 def provenance(result: dict[str, Any]) -> str:
     """GPU, versions, date and commit, and what was equal."""
     parity, trained = result["parity"], result["trained"]
+    kept = trained["peer_settings"] is not None
+    unknown = "" if kept else "MiniLM's peer ran with settings that were not kept: no ratio. "
     return (
         f"*Against the float32 checkpoint in PyTorch: {BASE_SHAPE}, {parity['encoder']['texts']:,} texts, minimum "
         f"cosine {parity['encoder']['min_cosine']:.6f}; all-MiniLM-L6-v2, {trained['texts']:,} texts, "
         f"{trained['min_cosine']:.6f}; reranker, {parity['reranker']['queries']} queries, logits within "
         f"{parity['reranker']['max_logit_error']:.4f}. Models but MiniLM have random weights. The model "
-        f"alone: bgert with copies, PyTorch with its inputs on the device. {machine(result)} "
+        f"alone: bgert with copies, PyTorch with its inputs on the device. {unknown}{machine(result)} "
         "More: [benchmarks/RESULTS.md](benchmarks/RESULTS.md), [docs/CUDA.md](docs/CUDA.md).*"
     )
 
