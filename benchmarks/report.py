@@ -1,4 +1,4 @@
-"""README tables, `benchmarks/RESULTS.md` and `benchmarks/plots`, made from the newest JSON under `results/`.
+"""README tables, `benchmarks/RESULTS.md` and `benchmarks/plots`, made from the newest results of each kind.
 
 `python benchmarks/report.py` writes them; `--check` says whether they are up to date.
 """
@@ -14,6 +14,7 @@ FOLDER = Path(__file__).resolve().parent
 if str(FOLDER) not in sys.path:  # tests load this file by its path
     sys.path.insert(0, str(FOLDER))
 
+import gpu_tables  # noqa: E402
 import results  # noqa: E402
 import tables  # noqa: E402
 from plots import plots  # noqa: E402
@@ -22,27 +23,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = FOLDER.parent
-BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {"headline": tables.headline, "tables": tables.readme}
+BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "headline": ("cpu", tables.headline),
+    "tables": ("cpu", tables.readme),
+    "gpu table": ("gpu", gpu_tables.readme),
+}
+
+
+def newest() -> dict[str, dict[str, Any]]:
+    """The newest result by kind."""
+    return {"cpu": results.read(results.newest()), "gpu": results.gpu()}
 
 
 def rendered(readme: str) -> str:
     """The README with what is between its marks made anew."""
-    result = results.read(results.newest())
-    for name, make in BLOCKS.items():
+    found = newest()
+    for name, (kind, make) in BLOCKS.items():
         start, end = f"<!-- {name}: made by benchmarks/report.py -->", f"<!-- end of {name} -->"
         before, rest = readme.split(start)
         _, after = rest.split(end)
-        readme = f"{before}{start}\n{make(result)}\n{end}{after}"
+        readme = f"{before}{start}\n{make(found[kind])}\n{end}{after}"
     return readme
 
 
 def files() -> dict[Path, str]:
     """Everything that is made, by path."""
-    result = results.read(results.newest())
-    drawn = plots(result)
+    found = newest()
+    drawn = plots(found["cpu"])
+    detail = tables.detail(found["cpu"], sorted(drawn))
+    drawn |= gpu_tables.plots(found["gpu"])
     readme = ROOT / "README.md"
     made = {readme: rendered(readme.read_text(encoding="utf-8"))}
-    made[FOLDER / "RESULTS.md"] = tables.detail(result, sorted(drawn))
+    made[FOLDER / "RESULTS.md"] = detail + "\n" + gpu_tables.detail(found["gpu"])
     return made | {FOLDER / "plots" / name: content for name, content in sorted(drawn.items())}
 
 

@@ -6,28 +6,60 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "begin", "merge_group", "missing_peers", "newest", "read", "resumed", "write"]
+__all__ = ["RESULTS", "begin", "begin_gpu", "gpu", "merge_group", "missing_peers", "newest", "read", "resumed", "write"]
 
-SCHEMA = 2
+SCHEMAS = {"cpu": 2, "gpu": 1, "gpu-beside": 1}  # by kind; a result that names no kind is a CPU's
+BESIDE = ("geometries", "rerankers", "trained", "torch_compile")  # stages that a run of its own may have measured
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def begin(date: str, commit: str, machine: dict[str, Any]) -> dict[str, Any]:
     """An empty result."""
-    head = {"schema": SCHEMA, "date": date, "commit": commit, "machine": machine}
+    head = {"schema": SCHEMAS["cpu"], "kind": "cpu", "date": date, "commit": commit, "machine": machine}
     return {**head, "environments": {}, "models": {}, "tokenizer": None}
 
 
-def read(path: Path) -> dict[str, Any]:
+def begin_gpu(date: str, commit: str, *, rehearsal: bool) -> dict[str, Any]:
+    """The head of a result of gpu.py, which every stage adds its own key to."""
+    return {"schema": SCHEMAS["gpu"], "kind": "gpu", "rehearsal": rehearsal, "date": date, "commit": commit}
+
+
+def kind_of(path: Path) -> str:
+    """A key of SCHEMAS: what was measured, as the file itself says."""
+    return str(json.loads(path.read_text(encoding="utf-8")).get("kind", "cpu"))
+
+
+def read(path: Path, kind: str = "cpu") -> dict[str, Any]:
     """A result.
 
     Raises:
-        ValueError: it has another schema.
+        ValueError: it has another kind or schema, or is a rehearsal.
     """
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if result.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {result.get('schema')}, not {SCHEMA}: measure again")
+    if (found := result.get("kind", "cpu")) != kind:
+        raise ValueError(f"{path} is a result of kind {found}, not {kind}")
+    if result.get("schema") != SCHEMAS[kind]:
+        raise ValueError(f"{path} has schema {result.get('schema')}, not {SCHEMAS[kind]}: measure again")
+    if result.get("rehearsal"):
+        raise ValueError(f"{path} is a rehearsal: its numbers mean nothing")
     return result
+
+
+def gpu(folder: Path = RESULTS) -> dict[str, Any]:
+    """The newest result of gpu.py, with the stages that it lacks from what was measured beside it, if anything was.
+
+    Raises:
+        ValueError: what was measured beside it is of another commit or GPU.
+    """
+    result = read(newest(folder, "gpu"), "gpu")
+    lacking = {name for name in BESIDE if "error" in result.get(name, {"error": ""})}
+    if not lacking:
+        return result
+    beside = read(newest(folder, "gpu-beside"), "gpu-beside")
+    same = all(result[key] == beside[key] for key in ("date", "commit"))
+    if not same or not result["machine"]["gpu"].startswith(beside["machine"]["gpu"]):
+        raise ValueError(f"{', '.join(sorted(lacking))}: not measured on {result['date']} at {result['commit']}")
+    return result | {name: beside[name] for name in lacking}
 
 
 def write(result: dict[str, Any], path: Path) -> None:
@@ -68,6 +100,13 @@ def merge_group(result: dict[str, Any], model: str, facts: dict[str, Any], measu
             entry["peers"][name] = found
 
 
-def newest(folder: Path = RESULTS) -> Path:
-    """The newest result; names begin with the date."""
-    return max(folder.glob("*.json"))
+def newest(folder: Path = RESULTS, kind: str = "cpu") -> Path:
+    """The newest result of a kind; names begin with the date.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = [path for path in folder.glob("*.json") if kind_of(path) == kind]
+    if not found:
+        raise FileNotFoundError(f"no result of kind {kind} in {folder}")
+    return max(found)

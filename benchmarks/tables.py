@@ -205,7 +205,7 @@ def detail(result: dict[str, Any], plot_names: list[str]) -> str:
     lines = [
         "# Benchmark results",
         "",
-        "Made by `python benchmarks/report.py` from the newest file in `benchmarks/results`.",
+        "Made by `python benchmarks/report.py` from the newest file of each kind in `benchmarks/results`.",
         "",
         f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
         f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}, {result['date']}, commit "

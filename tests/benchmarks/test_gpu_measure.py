@@ -1,4 +1,4 @@
-"""Arithmetic of the GPU benchmark, and that a rehearsed stage is kept and not run again."""
+"""Arithmetic of the GPU benchmark, that a rehearsed stage is kept and not run again, and that the stages run."""
 
 import importlib
 import json
@@ -78,3 +78,41 @@ def test_results_are_kept_and_failures_seen(benchmark, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", [*command[:-1], "--deadline", "-1"])
     with pytest.raises(SystemExit):
         gpu.main()
+
+
+def test_results_of_another_kind_or_commit_are_not_gone_on_with(benchmark, tmp_path, monkeypatch, capsys):
+    gpu = benchmark("gpu")
+    output = tmp_path / "out.json"
+    command = ["gpu.py", "--tokenizer", "t", "--output", str(output), "--work", str(tmp_path / "w"), "--rehearse"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(gpu, "STAGES", {"one": lambda bench: {}})
+    for content in ({"schema": 2}, benchmark("results").begin_gpu("2026-01-01", "another", rehearsal=True)):
+        output.write_text(json.dumps(content))
+        with pytest.raises(SystemExit):
+            gpu.main()
+        assert "choose another file" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::bgert.errors.TruncationWarning")  # sample texts are longer than MiniLM takes
+def test_the_stages_of_other_models_run_on_a_cpu(benchmark, demo_checkpoint, tmp_path, monkeypatch):
+    for name in ("torch", "transformers", "sentence_transformers"):
+        pytest.importorskip(name, reason="the GPU benchmark's peers")
+    gpu = benchmark("gpu")
+    shapes = {"minilm": (2, 128, 4, 30522, False), "bert-reranker": (2, 128, 4, 30522, True)}
+    monkeypatch.setattr(benchmark("random_checkpoint"), "GEOMETRIES", shapes)
+    output = tmp_path / "out.json"
+    command = ["gpu.py", "--tokenizer", str(demo_checkpoint), "--output", str(output), "--work", str(tmp_path / "w")]
+    stages = ["export", "matmul", "trained", "rerankers", "geometries"]
+    monkeypatch.setattr(sys, "argv", [*command, "--rehearse", "--only", *stages])
+    assert gpu.main() == 0
+    found = json.loads(output.read_text())
+    assert (found["kind"], found["rehearsal"]) == ("gpu", True)
+    assert found["trained"]["min_cosine"] > 0.999999
+    assert found["rerankers"]["max_logit_difference"] < 1e-4
+    committed = benchmark("results").gpu()
+    for name in ("trained", "rerankers"):  # what report.py reads of a stage is what the stage writes
+        kept = committed[name].keys() - {"tokenize_seconds"}
+        assert kept - {"stage_seconds"} <= found[name].keys()
+    shape, row = found["geometries"]["minilm"], committed["geometries"]["minilm"]["rows"][0]
+    assert row.keys() == shape["rows"][0].keys()
+    assert shape["latency_32_tokens"].keys() == committed["geometries"]["minilm"]["latency_32_tokens"].keys()

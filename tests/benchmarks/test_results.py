@@ -1,5 +1,7 @@
 """Reading, merging and resuming of results."""
 
+import json
+
 import pytest
 
 import results
@@ -47,3 +49,47 @@ def test_results_of_another_schema_are_refused(tmp_path):
 def test_writing_leaves_no_half_file(result, tmp_path):
     results.write(result, tmp_path / "new" / "r.json")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["r.json"]
+
+
+def put(folder, name, **content):
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def test_a_newer_result_of_a_gpu_is_not_the_newest_of_a_cpu(tmp_path):
+    cpu = put(tmp_path, "2026-01-01-cpu.json", schema=2)
+    gpu = put(tmp_path, "2026-02-01-gpu.json", schema=1, kind="gpu", rehearsal=False)
+    assert results.newest(tmp_path) == cpu
+    assert results.newest(tmp_path, "gpu") == gpu
+    with pytest.raises(ValueError, match="kind gpu, not cpu"):
+        results.read(gpu)
+    with pytest.raises(FileNotFoundError, match="kind gpu-beside"):
+        results.newest(tmp_path, "gpu-beside")
+
+
+def test_a_rehearsal_is_no_result(tmp_path):
+    rehearsal = put(tmp_path, "r.json", **results.begin_gpu("2026-01-01", "abc", rehearsal=True))
+    with pytest.raises(ValueError, match="rehearsal"):
+        results.read(rehearsal, "gpu")
+
+
+def test_stages_measured_beside_join_only_the_same_commit_day_and_gpu(tmp_path):
+    head = results.begin_gpu("2026-01-01", "abc", rehearsal=False)
+    machine = {"machine": {"gpu": "NVIDIA H200, 580, 1980 MHz, 700.00 W"}}
+    own = head | machine | {"trained": {"n": 1}, "rerankers": {"error": "no"}}
+    beside = (
+        head | {"kind": "gpu-beside", "machine": {"gpu": "NVIDIA H200"}} | {key: {"n": 2} for key in results.BESIDE}
+    )
+    put(tmp_path, "2026-01-01-gpu.json", **own)
+    put(tmp_path, "2026-01-01-gpu-beside.json", **beside)
+    found = results.gpu(tmp_path)
+    assert {key: found[key]["n"] for key in results.BESIDE} == {
+        "geometries": 2,
+        "rerankers": 2,
+        "trained": 1,
+        "torch_compile": 2,
+    }
+    for other in ({"commit": "def"}, {"date": "2026-01-02"}, {"machine": {"gpu": "NVIDIA L4"}}):
+        put(tmp_path, "2026-01-01-gpu-beside.json", **(beside | other))
+        with pytest.raises(ValueError, match="not measured on 2026-01-01 at abc"):
+            results.gpu(tmp_path)
