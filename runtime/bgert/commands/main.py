@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with an example in every command's help."""
     import argparse
 
-    from bgert.commands import bench, encode, evaluate, info, rerank, serve, tokenize
+    from bgert.commands import bench, bench_serve, encode, evaluate, info, rerank, serve, tokenize
     from bgert_export.cli import add_parsers
 
     parser = argparse.ArgumentParser(
@@ -54,6 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
             bench,
             "tokens per second, beside sentence-transformers if you like; with --latency the time of single calls",
             "bench bge-small-en --against BAAI/bge-small-en",
+        ),
+        (
+            "bench-serve",
+            bench_serve,
+            "`bgert serve` under load on this machine: latency and goodput against offered load",
+            "bench-serve bge-small-en --load 0.5,1,2 --seconds 10",
         ),
         (
             "eval",
