@@ -16,6 +16,7 @@ if str(FOLDER) not in sys.path:  # tests load this file by its path
 
 import gpu_tables  # noqa: E402
 import results  # noqa: E402
+import serving  # noqa: E402
 import tables  # noqa: E402
 from plots import plots  # noqa: E402
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = FOLDER.parent
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "headline": ("cpu", tables.headline),
+    "serving": ("serving", serving.readme),
     "tables": ("cpu", tables.readme),
     "gpu table": ("gpu", gpu_tables.readme),
 }
@@ -32,7 +34,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 def newest() -> dict[str, dict[str, Any]]:
     """The newest result by kind."""
-    return {"cpu": results.read(results.newest()), "gpu": results.gpu()}
+    return {"cpu": results.read(results.newest()), "gpu": results.gpu(), "serving": serving.newest() or {}}
 
 
 def rendered(readme: str) -> str:
@@ -55,6 +57,8 @@ def files() -> dict[Path, str]:
     readme = ROOT / "README.md"
     made = {readme: rendered(readme.read_text(encoding="utf-8"))}
     made[FOLDER / "RESULTS.md"] = detail + "\n" + gpu_tables.detail(found["gpu"])
+    made[FOLDER / "RESULTS.md"] += serving.detail(found["serving"])
+    drawn |= serving.plots(found["serving"])
     return made | {FOLDER / "plots" / name: content for name, content in sorted(drawn.items())}
 
 

@@ -72,7 +72,7 @@ class ServerProcess:
 
     def get(self, path: str) -> str:
         """The body of a page."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as reply:  # noqa: S310 - http
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as reply:
             return str(reply.read().decode()) or " "
 
     def metrics(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The stages of a load test: cost beside `Encoder`, an idle server, offered load up to ten times capacity, clients gone."""
+"""The stages of a load test: cost beside `Encoder`, an idle server, load up to ten times capacity, clients gone."""
 
 from __future__ import annotations
 
