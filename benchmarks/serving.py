@@ -135,7 +135,7 @@ def detail(result: dict[str, Any] | None) -> str:
         parts += [
             f"Open loop: requests of {load['texts_each']} mixed texts come by a clock (Poisson), latency counts from "
             f"when they were due. Capacity: {load['capacity_requests_per_second']:.1f} requests/s. Above capacity all "
-            "clients leave at the end, and 64 others come 2 s later.",
+            "clients leave at the end, and others come 2 s later.",
             "",
             "| offered | goodput | p50 / p95 / p99 / max ms | replies | memory at start, end | speed 2 s after |",
             "| --- | --- | --- | --- | --- | --- |",

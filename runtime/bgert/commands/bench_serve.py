@@ -61,7 +61,7 @@ def measure(folder: Any, options: list[str], args: argparse.Namespace, loads: li
     jobs = embeddings(encoder, texts, args.texts)
     with bgert_server(folder, *options) as server:
         stages.capacity(server, jobs, 1.0)
-        cost = stages.cost(server, jobs, stages.CLIENTS, min(args.seconds, 5.0))
+        cost = stages.cost(server, jobs, stages.FILLING, min(args.seconds, 5.0))
         full = cost["requests_per_second"]
         found = [
             (stages.overload if load > 1 else stages.offered)(server, jobs, full, load, args.seconds)
@@ -83,7 +83,7 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"capacity: {result['capacity_requests_per_second']:.1f} requests/s of {result['texts_each']} texts, "
         f"{result['tokens_per_cpu_second_of_encoder']:.0%} of Encoder's tokens per CPU second "
-        f"({result['precision']}, 64 clients that wait)",
+        f"({result['precision']}, {stages.FILLING} clients that wait)",
         "  load  offered/s  200/s  of capacity   p50 ms   p95 ms   p99 ms   max ms  replies",
     ]
     for load in result["loads"]:

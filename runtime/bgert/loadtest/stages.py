@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["abandoned", "capacity", "cost", "encoder_cost", "idle", "offered", "overload", "tokens_per_cpu_second"]
 
 CLIENTS, EACH = 64, 8
+FILLING = 8  # clients that keep every worker busy and stay below the least limit of a queue
 SETTLE_SECONDS = 2.0
 
 
@@ -120,10 +121,10 @@ def idle(server: ServerProcess, encoder: Encoder, text: str, calls: int) -> dict
 
 
 def capacity(server: ServerProcess, jobs: Sequence[Job], seconds: float) -> float:
-    """Requests per second of 64 clients that wait for their replies."""
-    load = asyncio.run(closed_loop(server.port, jobs, CLIENTS, seconds))
+    """Requests per second of clients that wait for their replies."""
+    load = asyncio.run(closed_loop(server.port, jobs, FILLING, seconds))
     if load.statuses[200] != load.sent:
-        raise ConnectionError(f"64 clients got {dict(load.statuses)}: capacity is measured without refusals")
+        raise ConnectionError(f"{FILLING} clients got {dict(load.statuses)}: capacity is measured without refusals")
     return load.statuses[200] / load.seconds
 
 
@@ -168,7 +169,7 @@ def offered(server: ServerProcess, jobs: Sequence[Job], full: float, times: floa
 
 
 def overload(server: ServerProcess, jobs: Sequence[Job], full: float, times: float, seconds: float) -> dict[str, Any]:
-    """More than capacity; then all clients leave, and two seconds later 64 others come."""
+    """More than capacity; then all clients leave, and two seconds later others come."""
     found = asyncio.run(_watched(server, jobs, full * times, seconds, leave=True))
     time.sleep(SETTLE_SECONDS)
     again = capacity(server, jobs, 3.0)
