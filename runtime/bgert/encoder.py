@@ -152,8 +152,10 @@ class Encoder(Model):
             An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
         """
         texts = as_iterable(texts, "texts")
-        if not isinstance(block, int) or not 1 <= block < 2**31:
+        if not isinstance(block, int) or isinstance(block, bool) or not 1 <= block < 2**31:
             raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
+        if total is not None:
+            check_whole("total", total, 0, None)
         prefix = self.prompt_text(prompt)
         self._options(max_length, dimensions, dtype)
         return self._stream(texts, prefix, max_length, dimensions, dtype, block, show_progress, total)
@@ -172,7 +174,7 @@ class Encoder(Model):
         columns, numpy_type = self._options(max_length, dimensions, dtype)
         windows = with_prompt(bounded(texts, block), prefix)
         with progress_bar(total, show_progress) as advance:
-            for window in self._runner.windows(windows, self._tokenize(max_length)):
+            for window in self._runner.windows(windows, self._tokenize(max_length, prefix)):
                 rows = np.empty((len(window), columns), numpy_type)
                 self._fill(rows, window, dimensions, dtype, advance)
                 warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
@@ -195,7 +197,7 @@ class Encoder(Model):
         tokens, padding, done = 0, 0, 0
         with progress_bar(len(items), show_progress) as advance:
             windows = with_prompt(bounded(items, WINDOW), prefix)
-            for window in self._runner.windows(windows, self._tokenize(max_length)):
+            for window in self._runner.windows(windows, self._tokenize(max_length, prefix)):
                 stop = done + len(window)
                 self._fill(rows[done:stop], window, dimensions, dtype, advance)
                 truncated[done:stop] = window.truncated
@@ -215,14 +217,14 @@ class Encoder(Model):
 
         self._runner.run(window, store, advance)
 
-    def _tokenize(self, max_length: int | None) -> Callable[[list[str], int, int], TokenBatch]:
+    def _tokenize(self, max_length: int | None, prefix: str) -> Callable[[list[str], int, int], TokenBatch]:
         def tokenize(texts: list[str], first: int, cores: int) -> TokenBatch:
             try:
                 return self.tokenizer.encode_batch(
                     texts, max_length=max_length, split_special_tokens=self.split_special_tokens, threads=cores
                 )
             except InvalidTextError as error:
-                raise naming(error, lambda _, index: f"texts[{first + index}]") from None
+                raise naming(error, lambda _, index: f"texts[{first + index}]", prefix) from None
 
         return tokenize
 

@@ -15,6 +15,7 @@ __all__ = ["as_iterable", "as_list", "naming"]
 
 _PLACE = re.compile(r"(texts|pairs)\[(\d+)\]")
 """How the tokenizer names an item of its first or its second list."""
+_POSITION = re.compile(r"at position (\d+)")
 
 
 def as_iterable(values: Any, name: str, item: str = "str", width: int | None = None) -> Iterable[Any]:
@@ -50,16 +51,19 @@ def as_list(values: Any, name: str, item: str = "str", width: int | None = None)
     return listed if isinstance(listed, (list, tuple)) else list(listed)
 
 
-def naming(error: InvalidTextError, place: Callable[[str, int], str]) -> InvalidTextError:
-    """The tokenizer's error with its item named as the caller knows it.
+def naming(error: InvalidTextError, place: Callable[[str, int], str], prompt: str = "") -> InvalidTextError:
+    """The tokenizer's error with its item, and the position in it, as the caller knows them.
 
     Args:
         error: begins with `texts[number]` or `pairs[number]`, or names no item.
         place: from `texts`, `pairs`, or `row` for both, and the number to a name.
+        prompt: what was put before each of the `texts`.
     """
     message = str(error)
     found = _PLACE.match(message)
     if found is None:
         return error
     rest = message[found.end() :]
+    if prompt and found[1] == "texts":
+        rest = _POSITION.sub(lambda at: f"at position {int(at[1]) - len(prompt)}", rest)
     return InvalidTextError(place("row" if rest.startswith(":") else found[1], int(found[2])) + rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -78,6 +78,8 @@ class Model:
         split_special_tokens: bool = False,
     ) -> None:
         folder = locate(path)
+        options = (device, precision, threads, mode, gpu_memory_limit, split_special_tokens)
+        self._opened = (str(folder.absolute()), *options)
         self.manifest = Manifest.read(folder)
         columns = self.manifest.columns
         if self.manifest.kind != self.kind:
@@ -96,6 +98,10 @@ class Model:
         self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
         self.split_special_tokens = split_special_tokens
         self.max_length = self.manifest.max_tokens
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as folder and options: whoever unpickles opens the folder, which has to be there."""
+        return _reopen, (type(self), *self._opened)
 
     @property
     def backend(self) -> Backend:
@@ -131,7 +137,7 @@ class Model:
         name = self.manifest.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in prompts and name not in self.always_prompts:
+        if not isinstance(name, str) or (name not in prompts and name not in self.always_prompts):
             have = ", ".join(sorted({*prompts, *self.always_prompts})) or "none"
             raise InvalidOptionError(
                 f"unknown prompt {name!r}: this model has {have}; put other words before the text yourself"
@@ -143,6 +149,27 @@ class Model:
         if max_length is not None:
             special = self.tokenizer.pair_special_tokens if pair else self.tokenizer.special_tokens
             check_whole("max_length", max_length, special + 1, self.max_length)
+
+
+def _reopen(
+    kind: type[Model],
+    folder: str,
+    device: Any,
+    precision: str,
+    threads: int | None,
+    mode: str,
+    gpu_memory_limit: int | None,
+    split_special_tokens: bool,
+) -> Model:
+    return kind(
+        folder,
+        device=device,
+        precision=precision,
+        threads=threads,
+        mode=mode,
+        gpu_memory_limit=gpu_memory_limit,
+        split_special_tokens=split_special_tokens,
+    )
 
 
 def check_whole(name: str, value: object, least: int, most: int | None) -> None:

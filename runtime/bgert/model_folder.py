@@ -172,9 +172,18 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
-        """Write `manifest.json` into an existing folder."""
+        """Write `manifest.json` into an existing folder.
+
+        Raises:
+            ModelFolderError: a name, prompt or reason in it has a lone surrogate.
+        """
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
-        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        try:
+            content = f"{text}\n".encode()
+        except UnicodeEncodeError as error:
+            near = ascii(text[max(error.start - 40, 0) : error.end])
+            raise ModelFolderError(f"the manifest would hold a lone surrogate, near {near}: no file can") from None
+        (folder / MANIFEST_NAME).write_bytes(content)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -193,8 +202,13 @@ class Manifest:
         try:
             raw = decode(read_bytes(path, ModelFolderError, limit=LARGEST_MANIFEST))
         except FileNotFoundError:
-            hint = "a checkpoint: " if (folder / "config.json").exists() else ""
-            raise ModelFolderError(f"{folder} has no {MANIFEST_NAME} ({hint}{_REEXPORT})") from None
+            if (folder / "config.json").exists() or (folder / "modules.json").exists():
+                raise ModelFolderError(
+                    f"{folder} is a checkpoint, no model folder: export it first with `bgert export {folder} -o DIR`"
+                ) from None
+            raise ModelFolderError(
+                f"{folder} has no {MANIFEST_NAME}: it is no model folder, which `bgert export SOURCE -o DIR` writes"
+            ) from None
         except ModelFolderError:
             raise
         except ValueError as error:

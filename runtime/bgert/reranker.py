@@ -188,7 +188,7 @@ class Reranker(Model):
                     threads=cores,
                 )
             except InvalidTextError as error:
-                raise naming(error, lambda side, index: place(side, first + index)) from None
+                raise naming(error, lambda side, index: place(side, first + index), prefix) from None
 
         return tokenize
 

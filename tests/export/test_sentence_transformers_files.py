@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from bgert.errors import BgertError
+from bgert_export import export
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 from bgert_export.sentence_transformers_files import SentenceTransformersFiles
 
@@ -164,3 +166,18 @@ def test_prompts_outside_pooling_matter_only_with_prompts(read):
 def test_damaged(read, changes, message):
     with pytest.raises(CheckpointError, match=message):
         read(changes)
+
+
+@pytest.mark.parametrize("prompts", [{"query": "\ud800"}, {"a\udfff": "text"}])
+def test_a_prompt_that_is_no_text_is_an_error_of_one_line(make_checkpoint, sentence_transformers_files, prompts):
+    """JSON can say a lone surrogate; no file of UTF-8, and no input of a model, can hold it."""
+    checkpoint = make_checkpoint(files=sentence_transformers_files(prompts=prompts))
+    with pytest.raises(BgertError, match="lone surrogate"):
+        export(checkpoint, checkpoint.parent / "model", verify=False)
+    assert not (checkpoint.parent / "model").exists()
+
+
+def test_a_prompt_of_the_command_line_that_is_no_text(make_checkpoint, sentence_transformers_files):
+    checkpoint = make_checkpoint(files=sentence_transformers_files())
+    with pytest.raises(BgertError, match="lone surrogate"):
+        export(checkpoint, checkpoint.parent / "model", verify=False, query_prompt="\udcff: ")

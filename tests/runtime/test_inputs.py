@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bgert
+import bgert_export
 from bgert.model import WINDOW
 
 WORDS = ["one text", "another", "a third one"]
@@ -116,3 +117,31 @@ def test_errors_of_a_whole_pair_and_of_the_query(reranker):
         reranker.rank("q", ["d", long], truncation="only_first")
     with pytest.raises(bgert.InvalidTextError, match=r"^query has a lone surrogate"):
         reranker.rank("\udc80", ["d"])
+
+
+def test_positions_are_those_of_the_callers_text(make_checkpoint, sentence_transformers_files):
+    """The prompt before a text is not the caller's."""
+    files = sentence_transformers_files(prompts={"query": "which: "}, default="query")
+    checkpoint = make_checkpoint(files=files)
+    bgert_export.export(checkpoint, checkpoint.parent / "prompted", verify=False)
+    encoder = bgert.Encoder(checkpoint.parent / "prompted")
+    for call in (
+        encoder.encode,
+        encoder.encode_queries,
+        encoder.encode_corpus,
+        lambda texts: list(encoder.stream(texts)),
+    ):
+        with pytest.raises(bgert.InvalidTextError, match=r"texts\[1\] .* position 2,"):
+            call(["fine", "ab\ud800c"])
+
+
+def test_options_of_no_sense_are_errors_of_bgert(encoder, demo_folder):
+    for wrong in ({"block": True}, {"total": "many"}, {"total": -1}):
+        with pytest.raises(bgert.InvalidOptionError, match=next(iter(wrong))):
+            encoder.stream(["a"], **wrong)
+    for prompt in (["query"], {}, 5):
+        with pytest.raises(bgert.InvalidOptionError, match="unknown prompt"):
+            encoder.encode("a", prompt=prompt)
+    for device in (None, 0, {"cpu"}):
+        with pytest.raises(bgert.InvalidOptionError, match="device"):
+            bgert.Encoder(demo_folder, device=device)

@@ -82,7 +82,7 @@ def test_empty_folder_and_file_and_checkpoint(tmp_path):
     with pytest.raises(ModelFolderError, match=r"no manifest\.json.*bgert export"):
         Manifest.read(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelFolderError, match="a checkpoint: export"):
+    with pytest.raises(ModelFolderError, match=r"is a checkpoint, .*export it first with `bgert export "):
         Manifest.read(tmp_path)
     with pytest.raises(ModelFolderError, match="is a file"):
         Manifest.read(tmp_path / "config.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bgert.errors import (
     DeviceMemoryError,
@@ -80,7 +80,7 @@ def parse_devices(device: str | Sequence[str]) -> list[str]:
     Raises:
         InvalidOptionError: a name is unknown, or named twice, or devices that do not go together.
     """
-    names = [device] if isinstance(device, str) else list(device)
+    names: list[Any] = list(device) if isinstance(device, (list, tuple)) else [device]
     for name in names:
         if not isinstance(name, str) or not _DEVICE.fullmatch(name):
             raise InvalidOptionError(

@@ -15,7 +15,7 @@ from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.lifecycle import NativeCall
 from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
-from bgert.paths import existing_folder
+from bgert.paths import existing_folder, user_path
 from bgert.tokenizer.chunking import Chunk, Chunker
 from bgert.tokenizer.results import Token, TokenBatch
 from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec
@@ -52,11 +52,16 @@ class Tokenizer:
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
             InvalidOptionError: `source` is neither.
         """
+        origin: str | TokenizerSpec
         if isinstance(source, (str, Path)):
+            origin = str(user_path(source).absolute())
             source = _read_spec(source)
+        else:
+            origin = source
         if not isinstance(source, TokenizerSpec):
             raise InvalidOptionError(f"source is {type(source).__name__}: pass the path of a folder")
         check_spec(source)
+        self._source = origin
         try:
             self._model = _build_model(source)
             self._encoder = _native.BatchEncoder(self._model, _template(source.single), _template(source.pair))
@@ -76,6 +81,10 @@ class Tokenizer:
         self.notes = tuple(source.notes)
         self._single = source.single
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str | TokenizerSpec]]:
+        """Pickled and copied as what it was made from: a folder has to be there again."""
+        return type(self), (self._source,)
+
     @classmethod
     def from_folder(cls, path: str | Path) -> Tokenizer:
         """Load from a model folder that `bgert export` wrote, or from a Hugging Face checkpoint folder.
@@ -86,7 +95,7 @@ class Tokenizer:
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
             IntegrityError: a file of a model folder is not the one that export wrote.
         """
-        return cls(_read_spec(path))
+        return cls(user_path(path))
 
     @classmethod
     def from_manifest(cls, folder: Path, manifest: Manifest) -> Tokenizer:
@@ -96,7 +105,9 @@ class Tokenizer:
             ModelFolderError: the tokenizer is malformed.
             IntegrityError: its file is not the one that export wrote.
         """
-        return cls(_spec_of(folder, manifest))
+        tokenizer = cls(_spec_of(folder, manifest))
+        tokenizer._source = str(folder.absolute())
+        return tokenizer
 
     def encode(
         self,
