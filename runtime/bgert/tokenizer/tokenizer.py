@@ -52,6 +52,9 @@ class Tokenizer:
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
             InvalidOptionError: `source` is neither.
         """
+        self._source: Path | TokenizerSpec = (
+            Path(source).expanduser().absolute() if isinstance(source, (str, Path)) else source
+        )
         if isinstance(source, (str, Path)):
             source = _read_spec(source)
         if not isinstance(source, TokenizerSpec):
@@ -76,6 +79,10 @@ class Tokenizer:
         self.notes = tuple(source.notes)
         self._single = source.single
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Path | TokenizerSpec]]:
+        """Pickled and copied it is what it was made of: the folder, where there is one."""
+        return type(self), (self._source,)
+
     @classmethod
     def from_folder(cls, path: str | Path) -> Tokenizer:
         """Load from a model folder that `bgert export` wrote, or from a Hugging Face checkpoint folder.
@@ -86,7 +93,7 @@ class Tokenizer:
             ModelFolderError: its tokenizer is missing, malformed or of an unsupported kind.
             IntegrityError: a file of a model folder is not the one that export wrote.
         """
-        return cls(_read_spec(path))
+        return cls(path)
 
     @classmethod
     def from_manifest(cls, folder: Path, manifest: Manifest) -> Tokenizer:
@@ -96,7 +103,9 @@ class Tokenizer:
             ModelFolderError: the tokenizer is malformed.
             IntegrityError: its file is not the one that export wrote.
         """
-        return cls(_spec_of(folder, manifest))
+        tokenizer = cls(_spec_of(folder, manifest))
+        tokenizer._source = folder.absolute()
+        return tokenizer
 
     def encode(
         self,
