@@ -53,7 +53,8 @@ class Model:
         path: the model folder (`bgert export` writes it from a checkpoint), `~` expanded, or the hub id of one.
         device: `auto` or None, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or
             `tensorrt`. A device that cannot run the model is an error. `auto` is the first GPU where there is one
-            and the folder has a CUDA graph for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
+            and the folder has a CUDA graph for it, else the CPU; where that GPU
+            is there and cannot be used, a `DeviceWarning` says why.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
         threads: cores that all calls of this model use together; None for OMP_NUM_THREADS where it is set, else
             all that the process may use (affinity and cgroup limit).

@@ -113,3 +113,20 @@ def test_threads(demo_folder, monkeypatch):
 def test_help_shows_the_options():
     for model in (bgert.Encoder, bgert.Reranker):
         assert "gpu_memory_limit: bytes" in model.__doc__
+
+
+def test_results_need_no_check_for_none_and_options_are_checked(tmp_path):
+    api = pytest.importorskip("mypy.api", reason="mypy is not installed")
+    source = tmp_path / "typed.py"
+    source.write_text(
+        "import bgert\n"
+        "result: bgert.Embeddings = bgert.Encoder('m').encode(['a'])\n"
+        "print(result.info.device, bgert.Reranker('m').score([('a', 'b')]).info.score_kind)\n"
+        "bgert.Encoder('m').encode('a', dtype='int9')\n"
+    )
+    said, _, _ = api.run(
+        ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={tmp_path}", str(source)]
+    )
+    errors = [line for line in said.splitlines() if ": error: " in line]
+    assert errors, said
+    assert all("typed.py:4: " in line for line in errors), said
