@@ -42,7 +42,7 @@ def warn_above_cores(threads: int | None) -> None:
         warnings.warn(
             f"threads is {threads} and this process may use {cores} cores: more threads only slow it down",
             DeviceWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

@@ -106,8 +106,9 @@ def test_threads(demo_folder, monkeypatch):
     assert Encoder(demo_folder, device="cpu")._runner._cores.cores == 1
     monkeypatch.setattr("bgert.cpu_count.available_cpus", lambda: 2)
     assert Encoder(demo_folder, device="cpu", threads=2)._runner._cores.cores == 2
-    with pytest.warns(DeviceWarning, match="threads is 3"):
+    with pytest.warns(DeviceWarning, match="threads is 3") as said:
         Encoder(demo_folder, device="cpu", threads=3)
+    assert said[0].filename == __file__
 
 
 def test_help_shows_the_options():
