@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TruncationWarning,
     )
     from bgert.reranker import Reranker
+    from bgert.results import Embeddings, RunInfo, ScoreInfo, Scores
     from bgert.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "DeviceMemoryError",
     "DeviceUnavailableError",
     "DeviceWarning",
+    "Embeddings",
     "Encoder",
     "EngineError",
     "EngineNotInstalledError",
@@ -43,12 +45,20 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteOutputError",
     "Reranker",
+    "RunInfo",
+    "ScoreInfo",
+    "Scores",
     "Tokenizer",
     "TruncationWarning",
     "__version__",
 ]
 
-_HOMES = {"Encoder": "bgert.encoder", "Reranker": "bgert.reranker", "Tokenizer": "bgert.tokenizer"}
+_HOMES = {
+    "Encoder": "bgert.encoder",
+    "Reranker": "bgert.reranker",
+    "Tokenizer": "bgert.tokenizer",
+    **dict.fromkeys(("Embeddings", "RunInfo", "ScoreInfo", "Scores"), "bgert.results"),
+}
 
 
 def __getattr__(name: str) -> object:

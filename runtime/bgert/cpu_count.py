@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from bgert.errors import DeviceWarning
 from bgert.lifecycle import on_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["CoreLimit", "available_cpus"]
+__all__ = ["CoreLimit", "available_cpus", "omp_threads", "warn_above_cores"]
 
 
 def available_cpus() -> int:
@@ -26,6 +28,22 @@ def available_cpus() -> int:
         cores = os.cpu_count() or 1
     quota = _own_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def omp_threads() -> int | None:
+    """Threads that OMP_NUM_THREADS asks for (the first of a list), at most the available cores; None if unsaid."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(int(first), available_cpus()) if first.isdecimal() and int(first) > 0 else None
+
+
+def warn_above_cores(threads: int | None) -> None:
+    """Warn where more threads were asked for than the process has cores."""
+    if threads is not None and threads > (cores := available_cpus()):
+        warnings.warn(
+            f"threads is {threads} and this process may use {cores} cores: more threads only slow it down",
+            DeviceWarning,
+            stacklevel=4,
+        )
 
 
 @lru_cache(maxsize=1)

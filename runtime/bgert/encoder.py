@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.inputs import as_iterable, as_list, naming
+from bgert.joined_calls import JoinedCalls
+from bgert.lifecycle import never_copied
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
 from bgert.progress import progress_bar
-from bgert.results import Embeddings, convert, output_shape, shorten
+from bgert.results import Embeddings, convert, dtype_name, output_shape, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from bgert.results import RunInfo
     from bgert.runner import Window
     from bgert.tokenizer import TokenBatch
+
+    Dtype = Literal["float32", "float16", "int8", "ubinary"] | type[np.float32] | type[np.float16] | type[np.int8]
 
 __all__ = ["Encoder"]
 
@@ -34,15 +40,19 @@ class Encoder(Model):
         """Numbers in a vector."""
         return self._runner.columns
 
+    def _size(self) -> str:
+        return f"{self.dimensions} dimensions"
+
     @overload
     def encode(
         self,
         texts: str,
         *,
         prompt: str | None = ...,
+        prefix: str | None = ...,
         max_length: int | None = ...,
         dimensions: int | None = ...,
-        dtype: str = ...,
+        dtype: Dtype = ...,
         show_progress: bool | None = ...,
     ) -> Embeddings: ...
     @overload
@@ -51,9 +61,10 @@ class Encoder(Model):
         texts: Iterable[str],
         *,
         prompt: str | None = ...,
+        prefix: str | None = ...,
         max_length: int | None = ...,
         dimensions: int | None = ...,
-        dtype: str = ...,
+        dtype: Dtype = ...,
         show_progress: bool | None = ...,
     ) -> Embeddings: ...
     def encode(
@@ -61,9 +72,10 @@ class Encoder(Model):
         texts: str | Iterable[str],
         *,
         prompt: str | None = None,
+        prefix: str | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         show_progress: bool | None = None,
     ) -> Embeddings:
         """Embed one text or a list of texts.
@@ -72,6 +84,7 @@ class Encoder(Model):
             texts: a `str`, or any iterable of them with an order: a list, an array, a pandas column, a generator.
             prompt: name of a prompt of the manifest to put before every text; None for the model's default, if it
                 has one. `query` and `document` are there in every model, empty if it does not say.
+            prefix: literal text to put before every text instead of a prompt; `""` for nothing, no default either.
             max_length: tokens a text may have, special tokens counted; longer texts are cut with a
                 `TruncationWarning`. None for the model's own limit.
             dimensions: keep only the first so many, at length one again (for models trained for that).
@@ -87,49 +100,55 @@ class Encoder(Model):
             InvalidOptionError: an unknown prompt or dtype, or a number out of range.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
-        prefix = self.prompt_text(prompt)
-        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+        before = self.text_before(prompt, prefix)
+        return self._encode(texts, before, max_length, dimensions, dtype_name(dtype), show_progress)
 
     def encode_queries(
         self,
         texts: str | Iterable[str],
         *,
+        prefix: str | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         show_progress: bool | None = None,
     ) -> Embeddings:
-        """Embed search queries: as `encode`, with the prompt `query` before each.
+        """Embed search queries: as `encode`, with the prompt `query` before each, or the literal `prefix`.
 
         A model without one puts nothing there, not its default prompt either, as in sentence-transformers 6.
         """
-        prefix = self.prompt_text("query")
-        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+        before = self.prompt_text("query") if prefix is None else self.text_before(None, prefix)
+        return self._encode(texts, before, max_length, dimensions, dtype_name(dtype), show_progress)
 
     def encode_corpus(
         self,
         texts: str | Iterable[str],
         *,
+        prefix: str | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         show_progress: bool | None = None,
     ) -> Embeddings:
-        """Embed what is searched: as `encode`, with the prompt `document` before each.
+        """Embed what is searched: as `encode`, with the prompt `document` before each, or the literal `prefix`.
 
         A model without one puts nothing there, not its default prompt either, as in sentence-transformers 6.
         """
-        prefix = self.prompt_text("document")
-        return self._encode(texts, prefix, max_length, dimensions, dtype, show_progress)
+        before = self.prompt_text("document") if prefix is None else self.text_before(None, prefix)
+        return self._encode(texts, before, max_length, dimensions, dtype_name(dtype), show_progress)
+
+    encode_query = encode_queries
+    encode_document = encode_corpus
 
     def stream(
         self,
         texts: Iterable[str],
         *,
         prompt: str | None = None,
+        prefix: str | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         block: int = WINDOW,
         show_progress: bool = False,
         total: int | None = None,
@@ -141,6 +160,7 @@ class Encoder(Model):
         Args:
             texts: any iterable of `str`; it is read only as far as needed.
             prompt: as in `encode`.
+            prefix: as in `encode`.
             max_length: as in `encode`.
             dimensions: as in `encode`.
             dtype: as in `encode`.
@@ -156,9 +176,10 @@ class Encoder(Model):
             raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
         if total is not None:
             check_whole("total", total, 0, None)
-        prefix = self.prompt_text(prompt)
-        self._options(max_length, dimensions, dtype)
-        return self._stream(texts, prefix, max_length, dimensions, dtype, block, show_progress, total)
+        before = self.text_before(prompt, prefix)
+        name = dtype_name(dtype)
+        self._options(max_length, dimensions, name)
+        return self._stream(texts, before, max_length, dimensions, name, block, show_progress, total)
 
     def _stream(
         self,
@@ -189,23 +210,65 @@ class Encoder(Model):
         dtype: str,
         show_progress: bool | None,
     ) -> Embeddings:
-        columns, numpy_type = self._options(max_length, dimensions, dtype)
         single = isinstance(texts, str)
         items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
+        rows, info, _ = self._embed(items, prefix, max_length, dimensions, dtype, show_progress)
+        warn_truncated(info.truncated, max_length or self.max_length, stacklevel=4)
+        return Embeddings.of(rows[0] if single else rows, info)
+
+    def _embed(
+        self,
+        items: Sequence[str],
+        prefix: str,
+        max_length: int | None,
+        dimensions: int | None,
+        dtype: str,
+        show_progress: bool | None,
+    ) -> tuple[NDArray[Any], RunInfo, NDArray[np.int64]]:
+        """Rows, what happened, and the tokens of each text; warns of nothing."""
+        columns, numpy_type = self._options(max_length, dimensions, dtype)
         rows = np.empty((len(items), columns), numpy_type)
         truncated = np.zeros(len(items), np.bool_)
-        tokens, padding, done = 0, 0, 0
+        lengths = np.zeros(len(items), np.int64)
+        padding, done, tokenizing, running = 0, 0, 0.0, 0.0
         with progress_bar(len(items), show_progress) as advance:
             windows = with_prompt(bounded(items, WINDOW), prefix)
             for window in self._runner.windows(windows, self._tokenize(max_length, prefix)):
                 stop = done + len(window)
+                start = perf_counter()
                 self._fill(rows[done:stop], window, dimensions, dtype, advance)
+                running += perf_counter() - start
+                tokenizing += window.tokenize_seconds
                 truncated[done:stop] = window.truncated
-                tokens += window.tokens
+                lengths[done:stop][window.plan.order] = np.diff(window.batch.cu_seqlens)
                 padding += window.plan.padding
                 done = stop
-        warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
-        return Embeddings.of(rows[0] if single else rows, self.run_info(truncated, tokens, padding))
+        tokens = int(lengths.sum())
+        info = self.run_info(truncated, tokens, padding, tokenize_seconds=tokenizing, run_seconds=running)
+        return rows, info, lengths
+
+    async def aencode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt: str | None = None,
+        prefix: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Embeddings:
+        """As `encode`, in a thread: calls of one event loop that wait with the same options run as one batch.
+
+        The `info` has the caller's tokens and cut texts, and the padding and timings of the whole batch.
+        """
+        options = (self.text_before(prompt, prefix), max_length, dimensions, dtype_name(dtype))
+        self._options(*options[1:])
+        items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
+        with never_copied:
+            joined = self.__dict__.setdefault("_joined", JoinedCalls(self._embed))
+        rows, info = await joined.call(items, options)
+        warn_truncated(info.truncated, max_length or self.max_length, stacklevel=2)
+        return Embeddings.of(rows[0] if isinstance(texts, str) else rows, info)
 
     def _fill(
         self, rows: NDArray[Any], window: Window, dimensions: int | None, dtype: str, advance: Any = None

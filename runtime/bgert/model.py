@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from itertools import islice
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from bgert.backends.choose import open_backend
-from bgert.errors import InvalidOptionError, ModelFolderError, TruncationWarning
+from bgert.cpu_count import omp_threads, warn_above_cores
+from bgert.errors import EngineError, InvalidOptionError, ModelFolderError, TruncationWarning
 from bgert.hub import locate
+from bgert.lifecycle import never_copied
 from bgert.model_folder import Manifest
 from bgert.results import RunInfo
 from bgert.runner import Runner
@@ -20,6 +23,7 @@ from bgert.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -27,7 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Model"]
 
+_log = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
+Self = TypeVar("Self", bound="Model")
+_SAME = " Arguments and errors are those of `Model`."
+_OPENED = ("_runner", "tokenizer", "manifest", "max_length")
+"""What only an opened model has, and no pickle."""
 WINDOW = 16_384
 WINDOW_CHARACTERS = 1 << 25
 CLASSES = {"encoder": "bgert.Encoder", "reranker": "bgert.Reranker"}
@@ -37,14 +47,17 @@ MODELS = {"encoder": "an encoder", "reranker": "a reranker"}
 class Model:
     """A model folder with its tokenizer and a backend that runs it: an Encoder or a Reranker.
 
+    Pickled or copied it is its folder and options, and is opened again on first use. `close()` or `with` frees it.
+
     Args:
         path: the model folder (`bgert export` writes it from a checkpoint), `~` expanded, or the hub id of one.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or `tensorrt`. A
-            device that cannot run the model is an error. `auto` is the first GPU where there is one and the folder has
-            a CUDA graph for it, else the CPU; where that GPU is there and cannot be used, a `DeviceWarning` says why.
+        device: `auto` or None, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or
+            `tensorrt`. A device that cannot run the model is an error. `auto` is the first GPU where there is one
+            and the folder has a CUDA graph for it, else the CPU; where that GPU
+            is there and cannot be used, a `DeviceWarning` says why.
         precision: precision of the graph, for example `fp32`; `auto` takes the first the folder has.
-        threads: cores that all calls of this model use together; None for all that the process may use (affinity and
-            cgroup limit).
+        threads: cores that all calls of this model use together; None for OMP_NUM_THREADS where it is set, else
+            all that the process may use (affinity and cgroup limit).
         mode: `throughput` runs one batch a core; `latency` puts all cores on one batch, for single texts.
             A GPU serves both at once.
         gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
@@ -66,20 +79,40 @@ class Model:
     always_prompts: ClassVar[tuple[str, ...]] = ()
     """Prompts that are there, empty, even if the manifest has none of the name."""
 
+    def __init_subclass__(cls) -> None:
+        options = (Model.__doc__ or "").partition("    Args:")  # python -OO has no docstrings
+        cls.__doc__ = (cls.__doc__ or "").replace(_SAME, "\n\n" + options[1] + options[2]) or None
+
     def __init__(
         self,
         path: str | Path,
         *,
-        device: str | Sequence[str] = "auto",
+        device: str | Sequence[str] | None = "auto",
         precision: str = "auto",
         threads: int | None = None,
         mode: str = "throughput",
         gpu_memory_limit: int | None = None,
         split_special_tokens: bool = False,
     ) -> None:
+        if isinstance(device, int):
+            raise InvalidOptionError(f"device is {device!r}: name it, as in device='cuda:{int(device)}' or 'cpu'")
         folder = locate(path)
-        options = (device, precision, threads, mode, gpu_memory_limit, split_special_tokens)
-        self._opened = (str(folder.absolute()), *options)
+        self._folder = folder.absolute()
+        self._given: dict[str, Any] = {
+            "device": "auto" if device is None else device,
+            "precision": precision,
+            "threads": threads,
+            "mode": mode,
+            "gpu_memory_limit": gpu_memory_limit,
+            "split_special_tokens": split_special_tokens,
+        }
+        self.split_special_tokens = split_special_tokens
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        folder, given = self._folder, self._given
+        threads = omp_threads() if given["threads"] is None else given["threads"]
         self.manifest = Manifest.read(folder)
         columns = self.manifest.columns
         if self.manifest.kind != self.kind:
@@ -89,19 +122,54 @@ class Model:
         backend = open_backend(
             folder,
             self.manifest,
-            device=device,
-            precision=precision,
+            device=given["device"],
+            precision=given["precision"],
             threads=threads,
-            mode=mode,
-            gpu_memory_limit=gpu_memory_limit,
+            mode=given["mode"],
+            gpu_memory_limit=given["gpu_memory_limit"],
         )
+        warn_above_cores(given["threads"])
         self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
-        self.split_special_tokens = split_special_tokens
         self.max_length = self.manifest.max_tokens
+        _log.debug("opened %s on %s %s with %s", folder, self.device, self.precision, self.engine)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled and copied as folder and options: whoever unpickles opens the folder, which has to be there."""
-        return _reopen, (type(self), *self._opened)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Open a model that came out of a pickle when it is first used."""
+            if name not in _OPENED or "_given" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if self._closed:
+                raise EngineError("the model is closed: load it again")
+            with never_copied:
+                if name not in self.__dict__:
+                    self._open()
+            return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in (*_OPENED, "_joined")}
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine and its memory; using the model then is an EngineError, as calls that still run may get."""
+        self._closed = True
+        for name in _OPENED:
+            self.__dict__.pop(name, None)
+
+    def __repr__(self) -> str:
+        if "_runner" not in self.__dict__:
+            return f"{type(self).__name__}({self._folder.name!r}, {'closed' if self._closed else 'not opened yet'})"
+        return f"{type(self).__name__}({self._folder.name!r}, {self._size()}, {self.device} {self.precision})"
+
+    def _size(self) -> str:
+        return f"{self._runner.columns} columns"
 
     @property
     def backend(self) -> Backend:
@@ -123,9 +191,23 @@ class Model:
         """The library that runs the graph, with its version."""
         return self._runner.backend.info.engine
 
-    def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int) -> RunInfo:
-        """How a result came about, for its `info`."""
-        return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding)
+    def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int, **seconds: float) -> RunInfo:
+        """How a result came about, for its `info`; `seconds` are its timings."""
+        return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding, **seconds)
+
+    def text_before(self, prompt: str | None, prefix: str | None) -> str:
+        """The literal `prefix` where there is one, else the text of the prompt.
+
+        Raises:
+            InvalidOptionError: both are given, `prefix` is no str, or the model has no such prompt.
+        """
+        if prefix is None:
+            return self.prompt_text(prompt)
+        if prompt is not None:
+            raise InvalidOptionError("prompt names a prompt of the model and prefix is a text: pass one of them")
+        if not isinstance(prefix, str):
+            raise InvalidOptionError(f"prefix is {type(prefix).__name__}: pass a str, empty for nothing")
+        return prefix
 
     def prompt_text(self, name: str | None) -> str:
         """The text of a prompt; None for the default one, empty if the model has none.
@@ -139,9 +221,7 @@ class Model:
             return ""
         if not isinstance(name, str) or (name not in prompts and name not in self.always_prompts):
             have = ", ".join(sorted({*prompts, *self.always_prompts})) or "none"
-            raise InvalidOptionError(
-                f"unknown prompt {name!r}: this model has {have}; put other words before the text yourself"
-            )
+            raise InvalidOptionError(f"unknown prompt {name!r}: this model has {have}; prefix= takes any other text")
         return prompts.get(name, "")
 
     def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
@@ -149,27 +229,6 @@ class Model:
         if max_length is not None:
             special = self.tokenizer.pair_special_tokens if pair else self.tokenizer.special_tokens
             check_whole("max_length", max_length, special + 1, self.max_length)
-
-
-def _reopen(
-    kind: type[Model],
-    folder: str,
-    device: Any,
-    precision: str,
-    threads: int | None,
-    mode: str,
-    gpu_memory_limit: int | None,
-    split_special_tokens: bool,
-) -> Model:
-    return kind(
-        folder,
-        device=device,
-        precision=precision,
-        threads=threads,
-        mode=mode,
-        gpu_memory_limit=gpu_memory_limit,
-        split_special_tokens=split_special_tokens,
-    )
 
 
 def check_whole(name: str, value: object, least: int, most: int | None) -> None:

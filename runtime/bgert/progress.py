@@ -45,11 +45,11 @@ def progress_bar(
         yield None
         return
     try:
-        from tqdm import tqdm
+        from tqdm import auto
     except ImportError:
         if not optional:
             raise EngineNotInstalledError(f"a progress bar needs tqdm: {install_extra('cpu')}") from None
         yield None
         return
-    with tqdm(total=total, unit=unit, file=sys.stderr, unit_scale=unit == "token") as bar:
+    with auto.tqdm(total=total, unit=unit, file=sys.stderr, unit_scale=unit == "token") as bar:
         yield bar.update

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bgert.tokenizer import TokenBatch
 
     Pair = tuple[str, str]
+    Truncation = Literal["longest_first", "only_first", "only_second", "flag_embedding"]
 
 __all__ = ["Reranker", "logistic"]
 
@@ -42,8 +44,9 @@ class Reranker(Model):
         pairs: Pair | Iterable[Pair],
         *,
         prompt: str | None = None,
+        prefix: str | None = None,
         max_length: int | None = None,
-        truncation: str = "longest_first",
+        truncation: Truncation = "longest_first",
         sigmoid: bool = False,
         show_progress: bool | None = None,
     ) -> Scores:
@@ -54,6 +57,7 @@ class Reranker(Model):
                 other, is tokenized once.
             prompt: name of a prompt of the manifest to put before every query; None for the model's default, if it
                 has one.
+            prefix: literal text to put before every query instead of a prompt; `""` for nothing.
             max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
                 `TruncationWarning`. None for the model's own limit.
             truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
@@ -77,8 +81,9 @@ class Reranker(Model):
         single = hasattr(pairs, "__len__") and len(items) == 2 and all(isinstance(side, str) for side in items)
         if single:
             items = [items]
-        scores = self._score(items, len(items), prompt, max_length, truncation, sigmoid, show_progress, _pair_place)
-        return Scores.of(scores[0], scores.info) if single and scores.info is not None else scores
+        before = self.text_before(prompt, prefix)
+        scores = self._score(items, len(items), before, max_length, truncation, sigmoid, show_progress, _pair_place)
+        return Scores.of(scores[0], scores.info) if single else scores
 
     def rank(
         self,
@@ -87,8 +92,9 @@ class Reranker(Model):
         *,
         top_k: int | None = None,
         prompt: str | None = None,
+        prefix: str | None = None,
         max_length: int | None = None,
-        truncation: str = "longest_first",
+        truncation: Truncation = "longest_first",
         sigmoid: bool = False,
         show_progress: bool | None = None,
     ) -> list[tuple[int, float]]:
@@ -99,6 +105,7 @@ class Reranker(Model):
             documents: texts: a list, an array, a pandas column, a generator.
             top_k: keep the best so many; None for all.
             prompt: as in `score`.
+            prefix: as in `score`.
             max_length: as in `score`.
             truncation: as in `score`.
             sigmoid: as in `score`; the order is that of the logits all the same.
@@ -120,7 +127,8 @@ class Reranker(Model):
         if top_k is not None:
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
-        logits = self._score(pairs, len(documents), prompt, max_length, truncation, False, show_progress, _rank_place)
+        before = self.text_before(prompt, prefix)
+        logits = self._score(pairs, len(documents), before, max_length, truncation, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = logistic(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
@@ -129,26 +137,28 @@ class Reranker(Model):
         self,
         pairs: Iterable[Pair],
         count: int,
-        prompt: str | None,
+        prefix: str,
         max_length: int | None,
         truncation: str,
         sigmoid: bool,
         show_progress: bool | None,
         place: Callable[[str, int], str],
     ) -> Scores:
-        prefix = self.prompt_text(prompt)
         self.check_max_length(max_length, pair=True)
         if truncation not in PAIR_TRUNCATIONS:
             known = ", ".join(PAIR_TRUNCATIONS)
             raise InvalidOptionError(f"unknown truncation {truncation!r} for a model: use one of {known}")
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
-        tokens, padding, done = 0, 0, 0
+        tokens, padding, done, tokenizing, running = 0, 0, 0, 0.0, 0.0
         tokenize = self._tokenize(prefix, max_length, truncation, place)
         with progress_bar(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), tokenize):
                 stop = done + len(window)
+                start = perf_counter()
                 self._runner.run(window, rows[done:stop].__setitem__, advance)
+                running += perf_counter() - start
+                tokenizing += window.tokenize_seconds
                 truncated[done:stop] = window.truncated
                 tokens += window.tokens
                 padding += window.plan.padding
@@ -163,6 +173,8 @@ class Reranker(Model):
             tokens,
             truncated,
             padding=padding,
+            tokenize_seconds=tokenizing,
+            run_seconds=running,
             score_kind="sigmoid" if sigmoid else "logit",
             truncation=truncation,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Embeddings", "RunInfo", "ScoreInfo", "Scores"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunInfo:
     """How a result came about."""
 
@@ -28,9 +28,27 @@ class RunInfo:
     """bool[n]: which inputs were longer than `max_length` and lost their end."""
     padding: int = field(default=0, kw_only=True)
     """Slots that the engine computed beside the tokens; 0 on engines that take packed texts."""
+    tokenize_seconds: float = field(default=0.0, kw_only=True)
+    """Wall time of tokenizing, which runs beside the model where texts fill several windows."""
+    run_seconds: float = field(default=0.0, kw_only=True)
+    """Wall time of running the model."""
+
+    @property
+    def n_truncated(self) -> int:
+        """How many inputs lost their end."""
+        return int(np.count_nonzero(self.truncated))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as what JSON has; `truncated` as the indices of the inputs that were cut."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "truncated": np.flatnonzero(self.truncated).tolist()}
+
+    def __repr__(self) -> str:
+        values = {**self.to_dict(), "truncated": f"{self.n_truncated} of {len(self.truncated)}"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreInfo(RunInfo):
     """How scores came about."""
 
@@ -40,10 +58,44 @@ class ScoreInfo(RunInfo):
     """The convention by which long pairs were cut."""
 
 
-class Embeddings(np.ndarray[Any, Any]):
-    """A numpy array with an `info`; arithmetic and slices on it give arrays whose `info` is None."""
+class _Result(np.ndarray[Any, Any]):
+    """An array with an `info` that pickle and copies keep, and that nothing computed from it has."""
 
-    info: RunInfo | None
+    info: RunInfo
+
+    def __array_finalize__(self, source: object) -> None:
+        # What encode and score return has one; only what is computed from it has none.
+        self.info = cast("RunInfo", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, arguments, state = cast("tuple[Any, Any, Any]", super().__reduce__())
+        return make, arguments, (state, self.info)
+
+    def __setstate__(self, state: Any) -> None:
+        array, self.info = state
+        super().__setstate__(array)
+
+    def copy(self, *arguments: Any, **options: Any) -> Any:
+        """As in numpy, with the `info`."""
+        return self._with_info(super().copy(*arguments, **options))
+
+    def __copy__(self) -> Any:
+        return self._with_info(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Any:
+        return self._with_info(super().__deepcopy__(memo))
+
+    def _with_info(self, other: Any) -> Any:
+        if isinstance(other, _Result):
+            other.info = self.info
+        return other
+
+
+class Embeddings(_Result):
+    """A numpy array with an `info`, which pickle and copies keep.
+
+    Slices and what is computed from it have None there: the `info` tells of all inputs together.
+    """
 
     @classmethod
     def of(cls, values: NDArray[Any], info: RunInfo) -> Embeddings:
@@ -52,14 +104,11 @@ class Embeddings(np.ndarray[Any, Any]):
         result.info = info
         return result
 
-    def __array_finalize__(self, source: object) -> None:
-        self.info = None
 
-
-class Scores(np.ndarray[Any, Any]):
+class Scores(_Result):
     """As `Embeddings`, for the scores of pairs."""
 
-    info: ScoreInfo | None
+    info: ScoreInfo
 
     @classmethod
     def of(cls, values: NDArray[Any], info: ScoreInfo) -> Scores:
@@ -68,11 +117,17 @@ class Scores(np.ndarray[Any, Any]):
         result.info = info
         return result
 
-    def __array_finalize__(self, source: object) -> None:
-        self.info = None
-
 
 DTYPES = ("float32", "float16", "int8", "ubinary")
+
+
+def dtype_name(dtype: object) -> str:
+    """The name of a dtype that was given as a name or as numpy's type, such as `np.float16`."""
+    if isinstance(dtype, str):
+        return dtype
+    if dtype in (np.float32, np.float16, np.int8):
+        return str(np.dtype(cast("Any", dtype)).name)
+    raise InvalidOptionError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
 
 
 def output_shape(dimensions: int, dtype: str) -> tuple[int, type[Any]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -45,6 +46,8 @@ class Window:
     """bool[n], in the caller's order."""
     first: int
     """Number of texts before this window, for messages."""
+    tokenize_seconds: float = 0.0
+    """Wall time of tokenizing them."""
 
     def __len__(self) -> int:
         return len(self.truncated)
@@ -85,9 +88,11 @@ class Runner:
 
         def prepare(items: list[Item], first: int) -> Window:
             with self._cores.take(1, self._cores.cores) as cores:
+                start = perf_counter()
                 encoded = tokenize(items, first, cores)
+                seconds = perf_counter() - start
             batch = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids)
-            return self._window(batch, encoded.truncated, first)
+            return replace(self._window(batch, encoded.truncated, first), tokenize_seconds=seconds)
 
         first = 0
         items = next(lists, None)

@@ -1,5 +1,6 @@
 """The public reranker, on a tiny cross-encoder with random weights."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -196,3 +197,12 @@ def test_each_class_refuses_the_others_model(folder, demo_folder):
         bgert.Encoder(folder)
     with pytest.raises(bgert.ModelFolderError, match=r"holds an encoder: load it with bgert\.Encoder"):
         bgert.Reranker(demo_folder)
+
+
+def test_a_reranker_travels_and_takes_a_literal_prefix(reranker):
+    there = pickle.loads(pickle.dumps(reranker))
+    scores = there.score([("a b", "c")])
+    assert pickle.loads(pickle.dumps(scores)).info.score_kind == "logit"
+    assert scores.info.run_seconds > 0
+    assert np.array_equal(reranker.score([("b", "c")], prefix="a "), reranker.score([("a b", "c")], prefix=""))
+    assert there.rank("b", ["c"], prefix="a ") == reranker.rank("a b", ["c"], prefix="")
