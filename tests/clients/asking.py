@@ -75,11 +75,12 @@ def check_refused(function, *words, kind=Exception):
     try:
         result = function()
     except kind as error:
-        shown = str(error)
-        missing = [word for word in words if word not in shown]
-        assert not missing, f"{missing} is not in {type(error).__name__}: {shown[:500]}"
-        return error
-    raise AssertionError(f"not refused: {str(result)[:200]}")
+        refusal = error
+    else:
+        raise AssertionError(f"not refused: {str(result)[:200]}")
+    missing = [word for word in words if word not in str(refusal)]
+    assert not missing, f"{missing} is not in {type(refusal).__name__}: {str(refusal)[:500]}"
+    return refusal
 
 
 class Busy:

@@ -58,7 +58,13 @@ def cohere():
 
 @call("texts, query, async", of="llama-index-embeddings-huggingface-api")
 def huggingface():
-    check_embedding(HuggingFaceInferenceAPIEmbedding(model_name=URL))
+    # It opens an event loop a call and keeps its connections: a second call on one object finds the loop closed.
+    def fresh():
+        return HuggingFaceInferenceAPIEmbedding(model_name=URL)
+
+    check_vectors(fresh().get_text_embedding_batch(TEXTS))
+    check_vectors([fresh().get_query_embedding(TEXTS[0])], TEXTS[:1])
+    check_vectors(asyncio.run(fresh().aget_text_embedding_batch(TEXTS)))
 
 
 @call("postprocess_nodes", of="llama-index-postprocessor-tei-rerank")

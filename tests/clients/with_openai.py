@@ -35,14 +35,12 @@ def floats():
 
 @call("embeddings.create: dimensions")
 def dimensions():
-    for encoding in ("float", "base64"):
-        reply = client.embeddings.create(model=MODEL, input=TEXTS, dimensions=DIMENSIONS, encoding_format=encoding)
-        check_vectors(vectors(reply), kind="float32 short", length=DIMENSIONS)
-    check_refused(
-        lambda: client.embeddings.create(model=MODEL, input=TEXTS, dimensions=385),
-        "1 to 384",
-        kind=openai.BadRequestError,
-    )
+    def ask(count, **more):
+        return client.embeddings.create(model=MODEL, input=TEXTS, dimensions=count, **more)
+
+    check_vectors(vectors(ask(DIMENSIONS)), kind="float32 short", length=DIMENSIONS)
+    check_vectors(vectors(ask(DIMENSIONS, encoding_format="float")), kind="float32 short", length=DIMENSIONS)
+    check_refused(lambda: ask(385), "1 to 384", kind=openai.BadRequestError)
 
 
 @call("embeddings.create: 2,048 texts at once")
