@@ -25,6 +25,15 @@ Each of these calls is made by the real client, at the version that is named, ag
 all-MiniLM-L6-v2 and a reranker, and its vectors and scores are bit for bit those of `Encoder` and `Reranker`
 (cosines within 1e-6). `python tests/clients/run.py --write` makes the calls and this table.
 
+What to set or to know:
+
+- langchain-openai sends ids of OpenAI's tokenizer, which are refused, unless told `check_embedding_ctx_length=False`.
+- langchain-huggingface takes no address: set `.client` and `.async_client` to huggingface_hub's clients of the server.
+- litellm's `infinity/` rerank cannot read documents in a reply: `return_documents=False`, or use `hosted_vllm/`.
+- jina-haystack wants the whole address, `/v1/embeddings` or `/v1/rerank` with it; litellm's `cohere/` `/v1/embed`.
+- huggingface_hub does not try again after a 429 and refuses every address while `HF_HUB_OFFLINE` is set.
+- llama-index-embeddings-huggingface-api fails on the second call of one object ("Event loop is closed").
+
 | Client | Version | Call | |
 |---|---|---|---|
 """
