@@ -109,7 +109,7 @@ def similarity(reply, body, encoder, reranker):
 
 
 def predict(reply, body, encoder, reranker):
-    (label,) = reply
+    ((label,),) = reply  # what pipelines of transformers give for a text; the client takes the first list
     assert label.keys() == {"score", "label"}
     assert 0 <= label["score"] <= 1
 

@@ -10,6 +10,7 @@ from bgert.serve.dialects import tei
 from bgert.serve.dialects.body import decode
 from bgert.serve.dialects.rerank import RerankBody, rerank_texts
 from bgert.serve.messages import Response
+from bgert.serve.refusal import Refusal
 
 if TYPE_CHECKING:
     from bgert.serve.messages import Request
@@ -35,7 +36,21 @@ async def root(service: Service, request: Request) -> Response:
         return await tei.similarity(service, request)
     # Classification comes with `parameters`; embedding has its own at the top level.
     classify = "reranker" in kinds and ("encoder" not in kinds or fields.keys() & {"parameters", "raw_scores"})
-    return await (tei.predict if classify else tei.embed)(service, request)
+    if not classify:
+        return await tei.embed(service, request)
+    refuse_parameters(fields)
+    reply = await tei.predict(service, request)
+    # Clients that send `parameters` read what the pipelines of transformers give: a list of labels for each text.
+    one = isinstance(decode(bytes(fields.get("inputs", b"null")), object), str)
+    return reply._replace(body=b"[%b]" % reply.body) if one and "parameters" in fields else reply
+
+
+def refuse_parameters(fields: dict[str, msgspec.Raw]) -> None:
+    """Refuse what would change the scores and is not served."""
+    raw = bytes(fields.get("parameters", b"null"))
+    parameters = {} if raw.strip() == b"null" else decode(raw, dict[str, object])
+    if given := [name for name, value in parameters.items() if value is not None]:
+        raise Refusal("validation", f"parameters.{given[0]} is not served: leave it out", param="parameters")
 
 
 async def vertex(service: Service, request: Request) -> Response:
