@@ -142,6 +142,6 @@ def test_options_of_no_sense_are_errors_of_bgert(encoder, demo_folder):
     for prompt in (["query"], {}, 5):
         with pytest.raises(bgert.InvalidOptionError, match="unknown prompt"):
             encoder.encode("a", prompt=prompt)
-    for device in (None, 0, {"cpu"}):
+    for device in (0, True, {"cpu"}):
         with pytest.raises(bgert.InvalidOptionError, match="device"):
             bgert.Encoder(demo_folder, device=device)
