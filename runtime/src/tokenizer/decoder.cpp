@@ -13,10 +13,15 @@
 namespace bgert {
 namespace {
 
-void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
-    text.replace(at, from.size(), to);
+/// `text` with every `from` replaced, left to right.
+std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
+  std::string result;
+  result.reserve(text.size());
+  for (std::size_t at = text.find(from); at != std::string_view::npos; at = text.find(from)) {
+    result.append(text.substr(0, at)).append(to);
+    text.remove_prefix(at + from.size());
   }
+  return result.append(text);
 }
 
 /// What HF's `cleanup` replaces, one after the other, within a token and the space before it.
@@ -59,7 +64,7 @@ std::string join_wordpieces(std::span<const std::string_view> tokens, std::strin
       part = ' ';
     }
     part += token;
-    for (const auto& [from, to] : kCleanup) replace_all(part, from, to);
+    for (const auto& [from, to] : kCleanup) part = replaced(part, from, to);
     text += part;
   }
   return text;
@@ -68,9 +73,7 @@ std::string join_wordpieces(std::span<const std::string_view> tokens, std::strin
 std::string join_metaspace(std::span<const std::string_view> tokens) {
   std::string text;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    std::string part(tokens[i]);
-    replace_all(part, kWordMark, i == 0 ? "" : " ");
-    text += part;
+    text += replaced(tokens[i], kWordMark, i == 0 ? "" : " ");
   }
   return text;
 }
