@@ -161,7 +161,7 @@ def _open_auto(
         warnings.warn(
             f"there is an NVIDIA GPU here, and the CPU is used: {reason} (device='cpu' says nothing)",
             DeviceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return _open_cpu(folder, manifest, precision, threads, mode)
 
