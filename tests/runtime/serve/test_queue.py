@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("hypothesis", reason="hypothesis is not installed: pip install hypothesis")
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgert.batching import Bucket
@@ -102,7 +102,7 @@ def test_a_batch_leaves_no_room_for_a_row_that_comes_first(requests, budget):
             assert max(longest, work.lengths[0]) * (texts + 1) > budget
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.integers(1, 8), st.integers(1, 40))
 def test_a_lone_query_is_next_whatever_bulk_waits(texts, length):
     queue = WorkQueue(BatchShape(64))
