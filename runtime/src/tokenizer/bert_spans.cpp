@@ -9,6 +9,7 @@
 #include "aligned_text.h"
 #include "decoder.h"
 #include "nfd.h"
+#include "span_walk.h"
 #include "unicode.h"
 #include "utf8.h"
 #include "wordpiece_model.h"
@@ -57,27 +58,10 @@ void BertNormalizer::normalize(AlignedText& text) const {
 
 void WordPieceModel::encode_spans(std::string_view text, const SpanOptions& options,
                                   std::vector<TokenSpan>& spans) const {
-  CharacterCursor characters(text);
-  AddedTokens::Cursor raw(raw_, text, options.split_special_tokens);
-  for (Segment segment; raw.next(segment);) {
-    AlignedText part = align(segment.text, characters.first(segment.text));
-    if (segment.is_token()) {
-      spans.push_back({segment.id, part.front().start, part.back().stop});
-      continue;
-    }
-    normalizer_.normalize(part);
-    const std::string normal = to_utf8(part);
-    CharacterCursor places(normal);
-    AddedTokens::Cursor cursor(normalized_, normal, options.split_special_tokens);
-    for (Segment piece; cursor.next(piece);) {
-      const auto chars = std::span(part).subspan(places.first(piece.text), count_characters(piece.text));
-      if (piece.is_token()) {
-        spans.push_back({piece.id, chars.front().start, chars.back().stop});
-      } else {
-        add_words(chars, spans);
-      }
-    }
-  }
+  walk_spans(
+      text, raw_, normalized_, options.split_special_tokens, spans,
+      [this](AlignedText& part) { normalizer_.normalize(part); },
+      [&](std::span<const AlignedChar> part) { add_words(part, spans); });
 }
 
 /// Splits text in normal form at whitespace and around punctuation.

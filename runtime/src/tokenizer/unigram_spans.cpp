@@ -11,6 +11,7 @@
 #include "aligned_text.h"
 #include "decoder.h"
 #include "grapheme.h"
+#include "span_walk.h"
 #include "unicode.h"
 #include "unigram_lattice.h"
 #include "unigram_model.h"
@@ -90,30 +91,14 @@ void UnigramLattice::segment(const Unigram& unigram, std::string_view word, std:
 void UnigramModel::encode_spans(std::string_view text, const SpanOptions& options,
                                 std::vector<TokenSpan>& spans) const {
   UnigramLattice lattice;
-  CharacterCursor characters(text);
-  AddedTokens::Cursor raw(raw_, text, options.split_special_tokens);
-  for (Segment segment; raw.next(segment);) {
-    AlignedText part = align(segment.text, characters.first(segment.text));
-    if (segment.is_token()) {
-      spans.push_back({segment.id, part.front().start, part.back().stop});
-      continue;
-    }
-    if (!charsmap_.empty()) {
-      const CharsmapChanges changes(charsmap_, to_utf8(part));
-      transform(part, changes.changes(), options.as_hf ? 0 : changes.removed());
-    }
-    const std::string normal = to_utf8(part);
-    CharacterCursor places(normal);
-    AddedTokens::Cursor cursor(normalized_, normal, options.split_special_tokens);
-    for (Segment piece; cursor.next(piece);) {
-      const auto chars = std::span(part).subspan(places.first(piece.text), count_characters(piece.text));
-      if (piece.is_token()) {
-        spans.push_back({piece.id, chars.front().start, chars.back().stop});
-      } else {
-        add_runs(chars, lattice, spans);
-      }
-    }
-  }
+  walk_spans(
+      text, raw_, normalized_, options.split_special_tokens, spans,
+      [&](AlignedText& part) {
+        if (charsmap_.empty()) return;
+        const CharsmapChanges changes(charsmap_, to_utf8(part));
+        transform(part, changes.changes(), options.as_hf ? 0 : changes.removed());
+      },
+      [&](std::span<const AlignedChar> part) { add_runs(part, lattice, spans); });
 }
 
 /// Splits normalised text at whitespace and before each word mark; a run that begins without one gets one.
