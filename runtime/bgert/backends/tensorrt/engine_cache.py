@@ -134,8 +134,7 @@ class EngineCache:
         Raises:
             IntegrityError: others could have written it.
         """
-        path = self._kernels_path(record, here)
-        return _read_own(path) if os.path.lexists(path) else b""
+        return _kept(self._kernels_path(record, here))
 
     def store_kernels(self, record: EngineRecord, here: Environment, content: bytes) -> None:
         """Keep them for the next process.
@@ -143,12 +142,7 @@ class EngineCache:
         Raises:
             EngineError: they cannot be written.
         """
-        path = self._kernels_path(record, here)
-        self._make(path.parent)
-        try:
-            _write_atomically(path, content)
-        except OSError as error:
-            raise EngineError(f"cannot write {path}: {error.strerror}") from error
+        self._keep(self._kernels_path(record, here), content)
 
     def timing(self, here: Environment) -> bytes:
         """TensorRT's timing cache for this GPU and version, or nothing.
@@ -156,8 +150,7 @@ class EngineCache:
         Raises:
             IntegrityError: others could have written it.
         """
-        path = self._timing_path(here)
-        return _read_own(path) if os.path.lexists(path) else b""
+        return _kept(self._timing_path(here))
 
     def store_timing(self, here: Environment, cache: bytes) -> None:
         """Keep the timing cache of a build for the next.
@@ -165,12 +158,7 @@ class EngineCache:
         Raises:
             EngineError: it cannot be written.
         """
-        path = self._timing_path(here)
-        self._make(path.parent)
-        try:
-            _write_atomically(path, cache)
-        except OSError as error:
-            raise EngineError(f"cannot write {path}: {error.strerror}") from error
+        self._keep(self._timing_path(here), cache)
 
     @contextmanager
     def building(self, recipe: Recipe) -> Iterator[None]:
@@ -228,6 +216,14 @@ class EngineCache:
         named = f"{record.recipe.key()}.json" == path.name and Path(str(record.plan)).name == record.plan
         return record if named and record.recipe.format == FORMAT else None
 
+    def _keep(self, path: Path, content: bytes) -> None:
+        """Write what a later process is quicker with; EngineError if it cannot be written."""
+        self._make(path.parent)
+        try:
+            _write_atomically(path, content)
+        except OSError as error:
+            raise EngineError(f"cannot write {path}: {error.strerror}") from error
+
     def _make(self, folder: Path) -> Path:
         try:
             for part in (self.root, folder):
@@ -259,6 +255,11 @@ def _digest_of(here: Environment) -> str:
     """Names a GPU, its driver and a version."""
     about = json.dumps([here.tensorrt, here.gpu, here.compute_capability, here.multiprocessors, here.driver])
     return hashlib.sha256(about.encode()).hexdigest()[:32]
+
+
+def _kept(path: Path) -> bytes:
+    """What `_keep` wrote, or nothing."""
+    return _read_own(path) if os.path.lexists(path) else b""
 
 
 def _read_own(path: Path) -> bytes:
