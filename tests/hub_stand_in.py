@@ -13,7 +13,7 @@ OLD_COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One repository, `org/model`, with a branch `main` and a tag `v1`; `org/gated` needs a login."""
+    """One repository, `org/model` unless `name` says, with a branch `main` and a tag `v1`; `org/gated` needs a login."""
 
     protocol_version = "HTTP/1.1"
 
@@ -31,15 +31,16 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
+        name = self.server.name
         if "org/gated" in path:
             self.reply(403, b"gated", X_Error_Code="GatedRepo", X_Error_Message="Access to org/gated is restricted")
-        elif "org/model" not in path:
+        elif name not in path:
             self.reply(401, b"Repository not found", X_Error_Code="RepoNotFound")
-        elif found := re.fullmatch(r"/api/models/org/model(?:/revision/([^/]+))?", path):
+        elif found := re.fullmatch(rf"/api/models/{name}(?:/revision/([^/]+))?", path):
             self.repository(found[1] or "main")
-        elif re.fullmatch(r"/api/models/org/model/tree/[^/]+", path):
+        elif re.fullmatch(rf"/api/models/{name}/tree/[^/]+", path):
             self.reply(200, json.dumps(self.tree()).encode(), Content_Type="application/json")
-        elif found := re.fullmatch(r"/org/model/resolve/([^/]+)/(.+)", path):
+        elif found := re.fullmatch(rf"/{name}/resolve/([^/]+)/(.+)", path):
             self.file(found[1], found[2])
         else:
             self.reply(404, b"?", X_Error_Code="EntryNotFound")
@@ -51,7 +52,8 @@ class Hub(BaseHTTPRequestHandler):
         if commit is None:
             self.reply(404, b"Revision not found", X_Error_Code="RevisionNotFound")
             return
-        info = {"_id": "1", "id": "org/model", "modelId": "org/model", "sha": commit, "private": False}
+        name = self.server.name
+        info = {"_id": "1", "id": name, "modelId": name, "sha": commit, "private": False}
         info |= {"tags": [], "downloads": 0, "likes": 0}
         info["siblings"] = [{"rfilename": name} for name in self.server.files]
         self.reply(200, json.dumps(info).encode(), Content_Type="application/json")
@@ -72,10 +74,10 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(files):
-    """A server whose repository `org/model` holds `files` (name to bytes); `requests` lists what was asked."""
+def serve(files, name="org/model"):
+    """A server whose repository holds `files` (name to bytes); `requests` lists what was asked."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.requests = files, []
+    server.files, server.requests, server.name = files, [], name
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

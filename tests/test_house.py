@@ -101,6 +101,15 @@ def test_rooms_know_what_they_may(rule, graph):
     assert broken == []
 
 
+def test_the_runtime_has_one_door_to_export():
+    """A checkpoint that is named instead of a model folder is exported by a library that is looked up by its name then:
+    the runtime runs without it, and verification there imports the runtime."""
+    quoted = re.compile(r"""["']bgert_export\b""")
+    trees = {folder: package for folder, package in ROOMS.items() if package == "bgert"}
+    found = {name for name, source in modules_of(trees).items() if quoted.search(source)}
+    assert found == {"bgert.exported_models"}
+
+
 def test_no_circles_of_imports(graph):
     assert len(graph) > 80
     assert circle_in(graph) is None

@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,22 +13,44 @@ from bgert.commands.main import build_parser
 from bgert_export import INT8_FLOOR, export
 from bgert_export.architecture import _CLASSES
 from bgert_export.verification.verify import TOLERANCES
+from hub_stand_in import environment, files_of, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
 
-def test_python_blocks_run_after_the_commands_before_them(demo_folder, make_reranker_checkpoint, tmp_path, monkeypatch):
-    """The first block's folders are those that the `bgert export` lines before it make."""
-    text = README.read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    folders = set(re.findall(r"^bgert export BAAI/\S+ -o (\S+)", text.partition("```python")[0], re.MULTILINE))
-    assert folders == set(re.findall(r"bgert\.(?:Encoder|Reranker)\(\"(.*?)\"", blocks[0]))
-    (tmp_path / "bge-small-en-v1.5").symlink_to(demo_folder)
-    export(make_reranker_checkpoint(num_labels=1), tmp_path / "bge-reranker-base", verify=False)
+def test_python_blocks_run(demo_folder, make_reranker_checkpoint, tmp_path, monkeypatch):
+    """With model folders at the paths that the hub ids of the first block would be; a path wins."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "BAAI").mkdir()
+    (tmp_path / "BAAI" / "bge-small-en-v1.5").symlink_to(demo_folder)
+    export(make_reranker_checkpoint(num_labels=1), tmp_path / "BAAI" / "bge-reranker-base", verify=False)
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_first_snippet_takes_hub_ids(demo_checkpoint, make_reranker_checkpoint, tmp_path):
+    """As printed, against a stand-in for the hub, without PyTorch; and again with the hub switched off."""
+    snippet = re.search(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[1]
+    ids = re.findall(r"bgert\.(?:Encoder|Reranker)\(\"(.*?)\"", snippet)
+    assert ids == ["BAAI/bge-small-en-v1.5", "BAAI/bge-reranker-base"]
+    hide = "import sys\nsys.modules['torch'] = None\nimport importlib.util as util\nfind = util.find_spec\n"
+    hide += "util.find_spec = lambda name, *more: None if name == 'torch' else find(name, *more)\n"
+    for one, folder in zip(ids, (demo_checkpoint, make_reranker_checkpoint(num_labels=1)), strict=True):
+        line = next(line for line in snippet.splitlines() if one in line)
+        others = [line for line in snippet.splitlines() if not any(other in line for other in ids)]
+        code = "\n".join([line, *others] if "Encoder" in line else ["import bgert", line])
+        with serve(files_of(folder), name=one) as server:
+            for offline in (False, True):
+                variables = environment(server, tmp_path / "hub", offline=offline)
+                variables["BGERT_CACHE"] = str(tmp_path / "bgert")
+                script = hide + "import bgert\n" + code
+                done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True,
+                                      timeout=300)  # fmt: skip
+                assert done.returncode == 0, done.stderr
+                assert done.stderr.count("UnverifiedWarning") == 1
+    assert len(list((tmp_path / "bgert").rglob("manifest.json"))) == 2
 
 
 def test_tables_and_plots_agree_with_the_results():

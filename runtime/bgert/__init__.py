@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         NonFiniteOutputError,
         TruncationWarning,
+        UnverifiedWarning,
     )
     from bgert.reranker import Reranker
     from bgert.results import Embeddings, RunInfo, ScoreInfo, Scores
@@ -50,6 +51,7 @@ __all__ = [
     "Scores",
     "Tokenizer",
     "TruncationWarning",
+    "UnverifiedWarning",
     "__version__",
 ]
 

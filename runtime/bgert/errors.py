@@ -19,6 +19,7 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteOutputError",
     "TruncationWarning",
+    "UnverifiedWarning",
     "install_extra",
 ]
 
@@ -86,6 +87,10 @@ class NonFiniteOutputError(BgertError, ArithmeticError):
 
 class TruncationWarning(UserWarning):
     """Texts were longer than `max_length` and were cut."""
+
+
+class UnverifiedWarning(UserWarning):
+    """A checkpoint was exported on first use without a comparison with PyTorch, which is not installed."""
 
 
 class DeviceWarning(UserWarning):

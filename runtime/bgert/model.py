@@ -13,6 +13,7 @@ import numpy as np
 from bgert.backends.choose import open_backend
 from bgert.cpu_count import omp_threads, warn_above_cores
 from bgert.errors import EngineError, InvalidOptionError, ModelFolderError, TruncationWarning
+from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.lifecycle import never_copied
 from bgert.model_folder import Manifest
@@ -50,7 +51,8 @@ class Model:
     Pickled or copied it is its folder and options, and is opened again on first use. `close()` or `with` frees it.
 
     Args:
-        path: the model folder (`bgert export` writes it from a checkpoint), `~` expanded, or the hub id of one.
+        path: a model folder (`bgert export` writes it from a checkpoint), `~` expanded, or the hub id of one. A
+            checkpoint's hub id or folder is exported on first use into the cache (`bgert.exported_models`).
         device: `auto` or None, `cpu`, `cuda`, `cuda:1`, `cuda:all`, a list such as `["cuda:0", "cuda:2"]`, or
             `tensorrt`. A device that cannot run the model is an error. `auto` is the first GPU where there is one
             and the folder has a CUDA graph for it, else the CPU; where that GPU
@@ -69,7 +71,7 @@ class Model:
         ModelNotFoundError: there is no such folder, here or on the hub.
         ModelFolderError: the folder is not a model of this kind or version.
         IntegrityError: a file was truncated or changed after export.
-        EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
+        EngineNotInstalledError: a library of the engine, or of a first export, is missing; the message names the extra.
         DeviceUnavailableError: the device is not there, or the folder has no graph for it.
         DeviceMemoryError: the model does not fit on the device.
     """
@@ -96,7 +98,7 @@ class Model:
     ) -> None:
         if isinstance(device, int):
             raise InvalidOptionError(f"device is {device!r}: name it, as in device='cuda:{int(device)}' or 'cpu'")
-        folder = locate(path)
+        folder = locate(path, targets_for(device, precision))
         self._folder = folder.absolute()
         self._given: dict[str, Any] = {
             "device": "auto" if device is None else device,
@@ -191,9 +193,25 @@ class Model:
         """The library that runs the graph, with its version."""
         return self._runner.backend.info.engine
 
+    @property
+    def verified(self) -> bool:
+        """Whether export compared the graph that runs with PyTorch."""
+        target = self.device.partition(":")[0].partition("-")[0]
+        graph = self.manifest.graph(target, self.precision)
+        return graph is not None and graph.parity is not None
+
     def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int, **seconds: float) -> RunInfo:
         """How a result came about, for its `info`; `seconds` are its timings."""
-        return RunInfo(self.device, self.precision, self.engine, tokens, truncated, padding=padding, **seconds)
+        return RunInfo(
+            self.device,
+            self.precision,
+            self.engine,
+            tokens,
+            truncated,
+            padding=padding,
+            verified=self.verified,
+            **seconds,
+        )
 
     def text_before(self, prompt: str | None, prefix: str | None) -> str:
         """The literal `prefix` where there is one, else the text of the prompt.

@@ -175,6 +175,7 @@ class Reranker(Model):
             padding=padding,
             tokenize_seconds=tokenizing,
             run_seconds=running,
+            verified=self.verified,
             score_kind="sigmoid" if sigmoid else "logit",
             truncation=truncation,
         )

@@ -33,6 +33,9 @@ class RunInfo:
     run_seconds: float = field(default=0.0, kw_only=True)
     """Wall time of running the model."""
 
+    verified: bool = field(default=False, kw_only=True)
+    """Whether export compared the graph with PyTorch."""
+
     @property
     def n_truncated(self) -> int:
         """How many inputs lost their end."""

@@ -47,7 +47,7 @@ def test_a_model_folder_by_its_id_and_again_offline(demo_folder, encoder, load):
 
 def test_what_the_hub_does_not_have(demo_checkpoint, load):
     with serve({"config.json": b"{}"}) as server:
-        assert "bgert export org/model -o model`" in load(server, "org/model")
+        assert "model.safetensors" in load(server, "org/model")
         assert load(server, "org/missing").startswith("ModelNotFoundError: no folder org/missing here")
         assert load(server, "org/other", offline=True).startswith("ModelNotFoundError: no folder org/other here")
         assert load(server, "./org/model").startswith("ModelNotFoundError: no such model folder")

@@ -17,7 +17,6 @@ from bgert.cpu_count import available_cpus
 from bgert.encoder import Encoder
 from bgert.errors import EngineNotInstalledError, InvalidOptionError, install_extra
 from bgert.evaluation.sample_texts import sample_texts
-from bgert.paths import user_path
 from bgert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ __all__ = ["add_options", "bench", "report", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id")
     parser.add_argument("--against", metavar="SOURCE", help="checkpoint for sentence-transformers to run in turns")
     parser.add_argument("--texts", type=int, metavar="N", help="texts a round (default: 1500)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 5)")
@@ -74,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
             200 if args.calls is None else args.calls,
             20 if args.warm_up is None else args.warm_up,
         )
-        result = latency.measure(user_path(args.folder, "the model folder"), points, **engine)
+        result = latency.measure(args.folder, points, **engine)
     else:
         result = bench(
-            user_path(args.folder, "the model folder"),
+            args.folder,
             against=args.against,
             texts=1500 if args.texts is None else args.texts,
             rounds=5 if args.rounds is None else args.rounds,

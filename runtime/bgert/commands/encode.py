@@ -19,7 +19,7 @@ __all__ = ["add_options", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id")
     parser.add_argument("--input", required=True, metavar="FILE", help=".txt (a text a line), .jsonl, or - for stdin")
     parser.add_argument(
         "--output",

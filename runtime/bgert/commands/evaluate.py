@@ -22,7 +22,7 @@ __all__ = ["add_options", "report", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder of an encoder")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id of an encoder")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="corpus.jsonl, queries.jsonl and judgments")
     parser.add_argument("--qrels", metavar="FILE", help="judgments, if not FOLDER/qrels/test.tsv or FOLDER/qrels.tsv")
     parser.add_argument("--reranker", metavar="DIR", help="model folder of a reranker for the encoder's best")

@@ -14,15 +14,16 @@ __all__ = ["add_options", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifest, shortly or whole."""
+    from bgert.hub import locate
     from bgert.model_folder import Manifest
 
-    manifest = Manifest.read(args.folder)
+    manifest = Manifest.read(locate(args.folder))
     if args.json:
         print(json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
         return 0

@@ -15,6 +15,7 @@ from bgert.cpu_count import available_cpus
 from bgert.encoder import Encoder
 from bgert.errors import InvalidOptionError, TruncationWarning
 from bgert.evaluation.sample_texts import sample_texts
+from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.model_folder import Manifest
 from bgert.progress import progress_bar
@@ -72,7 +73,7 @@ def measure(
         InvalidOptionError: a length that the model does not take.
         BgertError: the model cannot be opened here.
     """
-    path = locate(folder)
+    path = locate(folder, targets_for(device, precision))
     kind = {"encoder": Encoder, "reranker": Reranker}[Manifest.read(path).kind]
     begun = time.perf_counter()
     model: Any = kind(path, device=device, precision=precision, threads=threads, mode=mode)

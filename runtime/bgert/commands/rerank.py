@@ -16,7 +16,7 @@ __all__ = ["add_options", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder of a reranker")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id of a reranker")
     parser.add_argument("--query", required=True, metavar="TEXT", help="the query")
     parser.add_argument("--input", required=True, metavar="FILE", help="documents: .txt, .jsonl or - for stdin")
     parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the document")

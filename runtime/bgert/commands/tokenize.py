@@ -16,7 +16,7 @@ __all__ = ["add_options", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("folder", help="model folder or Hugging Face checkpoint folder")
+    parser.add_argument("folder", help="model folder, checkpoint folder or hub id")
     parser.add_argument("texts", nargs="*", help="texts; none reads --input")
     parser.add_argument("--input", metavar="FILE", help=".txt, .jsonl or - for stdin")
     parser.add_argument("--field", default="text", help="field of a .jsonl line that holds the text")
@@ -25,11 +25,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the ids of each text as a JSON list."""
+    from bgert.hub import locate
     from bgert.tokenizer import Tokenizer
 
     if bool(args.texts) == bool(args.input):
         raise InvalidOptionError("give texts or --input FILE")
-    tokenizer = Tokenizer.from_folder(args.folder)
+    tokenizer = Tokenizer.from_folder(locate(args.folder, None))
     blocks = [args.texts] if args.texts else ([text] for text in read_texts(args.input, args.field))
     for texts in blocks:
         for ids in tokenizer.encode_batch(texts, max_length=args.max_length).tolist():

@@ -11,6 +11,7 @@ import numpy as np
 from bgert.batching import PackedBatch
 from bgert.encoder import Encoder
 from bgert.errors import InvalidOptionError
+from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.model_folder import Manifest
 from bgert.reranker import Reranker
@@ -114,7 +115,7 @@ def load(number: int, settings: Settings) -> Served:
         BgertError: as `Encoder` and `Reranker` do.
     """
     given = settings.folders[number]
-    folder = locate(given)
+    folder = locate(given, targets_for(settings.device, settings.precision))
     manifest = Manifest.read(folder)
     model = CLASSES[manifest.kind](
         folder, device=settings.device, precision=settings.precision, threads=settings.threads

@@ -5,7 +5,7 @@ version: it is built here, never downloaded, and loaded only from a folder that 
 is a JSON record of everything that went into it (`recipe.py`). Its key is the SHA-256 of that; the plan's own SHA-256
 is checked before TensorRT sees a byte. The record is replaced last, so there is never half an engine.
 
-The folder is `$BGERT_CACHE`, or `bgert` in `$XDG_CACHE_HOME` or in `~/.cache`; engines are in `engines` in it.
+The folder is `engines` in that of `bgert.cache_folder`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgert.backends.tensorrt.recipe import FORMAT, EngineRecord, Environment, Profile, Recipe
+from bgert.cache_folder import cache_folder
 from bgert.errors import EngineError, EngineNotBuiltError, IntegrityError
-from bgert.paths import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ class EngineCache:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or _default_root()
+        self.root = root or cache_folder() / "engines"
 
     def find(self, graph: str, precision: str, here: Environment) -> EngineRecord:
         """The newest engine of a graph that runs here.
@@ -242,13 +242,6 @@ class EngineCache:
                     f"{part} must be a folder of your own with mode 0700, because engines are native code: "
                     f"`chmod 700 {part}`, or set BGERT_CACHE to another folder"
                 )
-
-
-def _default_root() -> Path:
-    if chosen := os.environ.get("BGERT_CACHE"):
-        return user_path(chosen, "BGERT_CACHE") / "engines"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bgert" / "engines"
 
 
 def _digest_of(here: Environment) -> str:
