@@ -13,7 +13,7 @@ OLD_COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One repository, `org/model` unless `name` says, with a branch `main` and a tag `v1`; `org/gated` needs a login."""
+    """One repository, `org/model` unless `name` says, with branch `main` and tag `v1`; `org/gated` needs a login."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,7 +1,8 @@
-"""What is published of the bge models but not always in their files: pooling, normalisation, query instruction.
+"""What is published of models but not always in their files: pooling, normalisation, query instruction.
 
-Sources: the model cards of the BAAI organisation and FlagEmbedding's README; for llm-embedder its README's table of
-tasks. The instruction goes before short queries that search long passages; passages get none.
+Sources: the model cards of their organisations; for bge FlagEmbedding's README too, for llm-embedder its README's table
+of tasks. An instruction goes before short queries that search long passages; passages get none, but e5's do. What a
+card leaves open is None, and then the checkpoint's files or the caller must say it.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class KnownModel:
     lowercase: bool | None = None
     """What the published tokenizer does; None where it was not checked."""
     pooling: str | None = "cls"
-    normalize: bool = True
+    normalize: bool | None = True
+    """None where nobody publishes it."""
     max_tokens: int = 512
+    owner: str = "BAAI"
+    """The organisation on the hub."""
 
     def fits(self, architecture: Architecture) -> bool:
         """Whether a checkpoint has this model's kind and geometry."""
@@ -90,7 +94,7 @@ def find_known(names: Iterable[str]) -> KnownModel | None:
 def published_id(name: str) -> str | None:
     """The hub id of a known model that was named without its organisation."""
     known = _BY_NAME.get(name.lower())
-    return f"BAAI/{known.name}" if known is not None else None
+    return f"{known.owner}/{known.name}" if known is not None else None
 
 
 def _encoders() -> Iterable[KnownModel]:
@@ -113,6 +117,50 @@ def _encoders() -> Iterable[KnownModel]:
     yield KnownModel("llm-embedder", ("bert", 12, 768, 12, 3072, 30522), prompts=prompts, lowercase=True)
 
 
+_SMALL, _BASE, _LARGE = (12, 384, 12, 1536), (12, 768, 12, 3072), (24, 1024, 16, 4096)
+_MINILM = (6, 384, 12, 1536)
+
+
+def _others() -> Iterable[KnownModel]:
+    """Encoders of other organisations, of architectures that are exported."""
+    e5 = {"query": "query: ", "document": "passage: "}
+    for size, shape in {"small": _SMALL, "base": _BASE, "large": _LARGE}.items():
+        geometry = ("bert", *shape, 30522)
+        for name in (f"e5-{size}", f"e5-{size}-v2"):
+            yield KnownModel(name, geometry, prompts=e5, lowercase=True, pooling="mean", owner="intfloat")
+        yield KnownModel(f"gte-{size}", geometry, lowercase=True, pooling="mean", owner="thenlper")
+        geometry = ("bert", *shape, 250037) if size == "small" else ("xlm-roberta", *shape, 250002)
+        yield KnownModel(f"multilingual-e5-{size}", geometry, prompts=e5, pooling="mean", owner="intfloat")
+    query = {"query": ENGLISH}
+    for name, shape in {"xs": _MINILM, "s": _SMALL, "m": _BASE, "m-v1.5": _BASE, "l": _LARGE}.items():
+        yield KnownModel(
+            f"snowflake-arctic-embed-{name}",
+            ("bert", *shape, 30522),
+            prompts=query,
+            lowercase=True,
+            owner="Snowflake",
+        )
+    for name, owner in {"mxbai-embed-large-v1": "mixedbread-ai", "UAE-Large-V1": "WhereIsAI"}.items():
+        yield KnownModel(
+            name, ("bert", *_LARGE, 30522), prompts=query, lowercase=True, normalize=None, owner=owner
+        )  # fmt: skip
+    for name, shape, vocabulary, normalize, limit in (
+        ("all-MiniLM-L6-v2", _MINILM, 30522, True, 256),
+        ("all-MiniLM-L12-v2", _SMALL, 30522, True, 128),
+        ("multi-qa-MiniLM-L6-cos-v1", _MINILM, 30522, True, 512),
+        ("paraphrase-MiniLM-L6-v2", _MINILM, 30522, False, 128),
+        ("paraphrase-multilingual-MiniLM-L12-v2", _SMALL, 250037, False, 128),
+    ):
+        yield KnownModel(
+            name,
+            ("bert", *shape, vocabulary),
+            pooling="mean",
+            normalize=normalize,
+            max_tokens=limit,
+            owner="sentence-transformers",
+        )
+
+
 def _rerankers() -> Iterable[KnownModel]:
     for size, shape in {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}.items():
         yield KnownModel(
@@ -124,4 +172,4 @@ def _rerankers() -> Iterable[KnownModel]:
         )
 
 
-_BY_NAME = {model.name: model for model in (*_encoders(), *_rerankers())}
+_BY_NAME = {model.name.lower(): model for model in (*_encoders(), *_others(), *_rerankers())}

@@ -1,11 +1,17 @@
 """The table of published models."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from bgert.errors import ModelNotFoundError
+from bgert_export import known_models
 from bgert_export.architecture import Architecture
-from bgert_export.checkpoint import locate
+from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.errors import UndecidedError
 from bgert_export.known_models import find_known, published_id
+from bgert_export.settings import Options, decide
 
 CHINESE = "为这个句子生成表示以用于检索相关文章\N{FULLWIDTH COLON}"
 ENGLISH = "Represent this sentence for searching relevant passages: "
@@ -28,6 +34,64 @@ def test_llm_embedder_has_every_task():
         assert prompts[f"{task}-query"].endswith(": ")
         assert prompts[f"{task}-document"].endswith(": ")
     assert len(prompts) == 14
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "pooling", "normalize", "query", "document", "width", "limit"),
+    [
+        ("intfloat/e5-small-v2", "mean", True, "query: ", "passage: ", 384, 512),
+        ("intfloat/e5-base", "mean", True, "query: ", "passage: ", 768, 512),
+        ("intfloat/multilingual-e5-small", "mean", True, "query: ", "passage: ", 384, 512),
+        ("intfloat/multilingual-e5-large", "mean", True, "query: ", "passage: ", 1024, 512),
+        ("thenlper/gte-large", "mean", True, "", "", 1024, 512),
+        ("Snowflake/snowflake-arctic-embed-xs", "cls", True, ENGLISH, "", 384, 512),
+        ("Snowflake/snowflake-arctic-embed-m-v1.5", "cls", True, ENGLISH, "", 768, 512),
+        ("mixedbread-ai/mxbai-embed-large-v1", "cls", None, ENGLISH, "", 1024, 512),
+        ("WhereIsAI/UAE-Large-V1", "cls", None, ENGLISH, "", 1024, 512),
+        ("sentence-transformers/all-MiniLM-L6-v2", "mean", True, "", "", 384, 256),
+        ("sentence-transformers/all-MiniLM-L12-v2", "mean", True, "", "", 384, 128),
+        ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "mean", False, "", "", 384, 128),
+    ],
+)
+def test_models_of_others(hub_id, pooling, normalize, query, document, width, limit):
+    known = find_known([hub_id])
+    assert published_id(hub_id.rsplit("/", 1)[1]) == hub_id
+    assert (known.pooling, known.normalize, known.geometry[2], known.max_tokens) == (pooling, normalize, width, limit)
+    assert (known.prompts.get("query", ""), known.prompts.get("document", "")) == (query, document)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["multilingual-e5-large-instruct", "snowflake-arctic-embed-m-long", "gte-base-en-v1.5", "all-mpnet-base-v2"],
+)
+def test_relatives_that_are_other_models(name):
+    assert find_known([name]) is None
+
+
+def test_the_demo_model_is_what_the_table_says(demo_checkpoint):
+    config = json.loads((demo_checkpoint / "config.json").read_text())
+    assert find_known(["all-MiniLM-L6-v2"]).fits(Architecture.from_config(config))
+
+
+def test_what_is_not_published_stays_open(make_checkpoint, make_config, monkeypatch):
+    """Prompts and pooling are taken from the table; normalisation must be said."""
+    config = make_config()
+    fields = (
+        "model_type",
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+    )
+    known = find_known(["UAE-Large-V1"])
+    tiny = replace(known, geometry=tuple(config[name] for name in fields))
+    monkeypatch.setitem(known_models._BY_NAME, "uae-large-v1", tiny)
+    checkpoint = Checkpoint.open(locate(make_checkpoint("UAE-Large-V1", config=config)))
+    with pytest.raises(UndecidedError, match="--normalize or --no-normalize"):
+        decide(checkpoint, Options())
+    settings = decide(checkpoint, Options(normalize=True))
+    assert (settings.pooling, settings.prompts) == ("cls", {"query": ENGLISH, "document": ""})
 
 
 @pytest.mark.parametrize(
