@@ -275,13 +275,11 @@ def test_options_of_the_engine(demo_folder, options, error):
         bgert.Encoder(demo_folder, **options)
 
 
-def test_folders_that_are_no_model(tmp_path, demo_checkpoint):
+def test_folders_that_are_no_model(tmp_path):
     with pytest.raises(bgert.ModelNotFoundError):
         bgert.Encoder(tmp_path / "none")
     with pytest.raises(bgert.ModelFolderError):
         bgert.Encoder(tmp_path)
-    with pytest.raises(bgert.ModelFolderError, match="bgert export"):
-        bgert.Encoder(demo_checkpoint)
 
 
 @pytest.mark.parametrize("kind", ["graph", "data", "vocab"])

@@ -25,7 +25,7 @@ def load(tmp_path):
     """Loads a hub id in a process of its own and returns a vector, or the error."""
 
     def run(server, name, *, offline=False):
-        variables = environment(server, tmp_path / "cache", offline=offline)
+        variables = environment(server, tmp_path / "cache", offline=offline) | {"BGERT_CACHE": str(tmp_path / "bgert")}
         done = subprocess.run(
             [sys.executable, "-c", CODE, name], env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
