@@ -26,6 +26,7 @@ GEOMETRIES = {
     "bge-small-zh": (4, 512, 8, 21128, False),
     "bge-base": (12, 768, 12, 30522, False),
     "bge-large": (24, 1024, 16, 30522, False),
+    "minilm-reranker": (6, 384, 12, 30522, True),
     "bert-reranker": (12, 768, 12, 30522, True),
     "bge-reranker-base": (12, 768, 12, 250002, True),
     "bge-reranker-large": (24, 1024, 16, 250002, True),

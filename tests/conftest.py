@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+# In environments of their own, by run.py there.
+collect_ignore = ["integrations"]
+
 WORDS = """the a of to and in is it file folder copy text model day which query how everything with return function
 class value list string number path name object true false none item key error type data read write open"""
 CHINESE = "今天气很好我们去公园散步吧如何复制一个文件夹以及其中的所有内容北京是首都"
