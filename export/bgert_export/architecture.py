@@ -1,8 +1,7 @@
 """Hyperparameters and weight names of the BERT family, read strictly from a checkpoint's `config.json`.
 
-Weights have logical names here: those of Hugging Face's `BertModel`, without the `bert.` or `roberta.` prefix that
-task models put before them. XLM-RoBERTa is the same network with positions that start at `pad_token_id + 1`
-(`create_position_ids_from_input_ids` in transformers) and another classification head.
+Weights have logical names here: those of Hugging Face's `BertModel`, without the prefix that task models put before
+them, whatever a family calls them (`families.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
+from bgert_export.families import ENCODER, FAMILIES, RERANKER, Family, Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,22 +21,6 @@ __all__ = ["Architecture", "WeightMap", "map_weights"]
 
 Shape = tuple[int, ...]
 
-_ENCODER = "encoder"
-_RERANKER = "reranker"
-_CLASSES: dict[str, dict[str, str]] = {
-    "bert": {
-        "BertModel": _ENCODER,
-        "BertForMaskedLM": _ENCODER,
-        "BertForPreTraining": _ENCODER,
-        "BertForSequenceClassification": _RERANKER,
-    },
-    "xlm-roberta": {
-        "XLMRobertaModel": _ENCODER,
-        "XLMRobertaForMaskedLM": _ENCODER,
-        "XLMRobertaForSequenceClassification": _RERANKER,
-    },
-}
-_PREFIXES = {"bert": "bert.", "xlm-roberta": "roberta."}
 # Names in transformers' ACT2FN of one function; they differ in how they are computed, by roundings.
 _ACTIVATIONS = {
     **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
@@ -44,7 +28,7 @@ _ACTIVATIONS = {
     "relu": "relu",
 }
 _LARGEST = 2**31 - 1  # ids and positions are 32-bit
-_SUPPORTED = ", ".join(name for classes in _CLASSES.values() for name in classes)
+_SUPPORTED = ", ".join(name for family in FAMILIES.values() for name in family.classes)
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class Architecture:
     """What the graph writers need to know of a network, apart from its weights."""
 
     model_type: str
-    """`bert` or `xlm-roberta`."""
+    """One of `families.FAMILIES`."""
     kind: str
     """`encoder` or `reranker` (a sequence-classification head)."""
     vocab_size: int
@@ -63,14 +47,18 @@ class Architecture:
     max_position_embeddings: int
     """Rows of the position table."""
     position_offset: int
-    """Row of the position table that the first token uses: 0 for BERT, `pad_token_id + 1` for XLM-RoBERTa."""
+    """Row of the position table that the first token uses: 0 for BERT; `pad_token_id + 1` in families where positions
+    skip padding tokens."""
     type_vocab_size: int
+    """Rows of the table of token types; 1 where there is none and all tokens are alike."""
     layer_norm_eps: float
     pad_token_id: int
     num_labels: int | None = None
     """Logits of the classification head; None for encoders."""
     activation: str = "gelu"
     """Between the layers of the feed-forward network: `gelu`, `gelu_tanh` (the approximation by tanh) or `relu`."""
+    relative_attention_num_buckets: int | None = None
+    """Rows of the table of relative position biases (MPNet); None without one."""
 
     @property
     def max_tokens(self) -> int:
@@ -78,15 +66,27 @@ class Architecture:
         return self.max_position_embeddings - self.position_offset
 
     @property
-    def prefix(self) -> str:
-        """What task models put before the encoder's weight names."""
-        return _PREFIXES[self.model_type]
+    def family(self) -> Family:
+        """What sets the `model_type` apart."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def head(self) -> Head:
+        """The classifier of a reranker."""
+        return self.family.head
 
     def require_gelu(self, what: str) -> None:
         """Raise UnsupportedCheckpointError unless the activation is `gelu`, the one that most graphs have."""
         if self.activation != "gelu":
             raise UnsupportedCheckpointError(
                 f"config.json: hidden_act is {self.activation}, which {what} do not have: export the target cpu"
+            )
+
+    def require_absolute_positions(self, what: str) -> None:
+        """Raise UnsupportedCheckpointError where attention has a relative position bias, which few graphs have."""
+        if self.relative_attention_num_buckets is not None:
+            raise UnsupportedCheckpointError(
+                f"{self.model_type} has relative position biases, which {what} does not have: export the target cpu"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,36 +103,49 @@ class Architecture:
             CheckpointError: a field is missing or of the wrong type.
         """
         model_type = config.get("model_type")
-        if not isinstance(model_type, str) or model_type not in _CLASSES:
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
             raise UnsupportedCheckpointError(
-                f"config.json: model_type {model_type!r} is not supported: bgert exports {' and '.join(_CLASSES)}"
+                f"config.json: model_type {model_type!r} is not supported: bgert exports {', '.join(FAMILIES)}"
             )
+        family = FAMILIES[model_type]
         kind = _kind(config, model_type)
-        for name, allowed in _FIXED_FIELDS.items():
+        for name, allowed in (_FIXED_FIELDS | dict(family.fixed)).items():
             value = config.get(name, allowed[0])
             if value not in allowed:
                 raise UnsupportedCheckpointError(
                     f"config.json: {name} {_shown(value)} is not supported: bgert exports {name} {allowed[0]!r} alone"
                 )
-        pad = 0  # of BERT no position depends on it, and null stands for none
-        if model_type == "xlm-roberta" or config.get("pad_token_id") is not None:
-            pad = _whole(config, "pad_token_id", least=0, default=1 if model_type == "xlm-roberta" else 0)
+        after_padding = family.positions_after_padding
+        pad = family.padding_id
+        if pad is None:
+            pad = 0  # where no position depends on it null stands for none
+            if after_padding or config.get("pad_token_id") is not None:
+                pad = _whole(config, "pad_token_id", least=0, default=1 if after_padding else 0)
+        sizes = {
+            name: _whole(config, family.config_name(name))
+            for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        }
         architecture = cls(
             model_type=model_type,
             kind=kind,
             vocab_size=_whole(config, "vocab_size"),
-            hidden_size=_whole(config, "hidden_size"),
-            num_hidden_layers=_whole(config, "num_hidden_layers"),
-            num_attention_heads=_whole(config, "num_attention_heads"),
-            intermediate_size=_whole(config, "intermediate_size"),
+            **sizes,
             max_position_embeddings=_whole(config, "max_position_embeddings"),
-            position_offset=pad + 1 if model_type == "xlm-roberta" else 0,
-            type_vocab_size=_whole(config, "type_vocab_size", default=2),
-            layer_norm_eps=_epsilon(config),
+            position_offset=pad + 1 if after_padding else 0,
+            type_vocab_size=_whole(config, "type_vocab_size", default=2) if family.token_types else 1,
+            layer_norm_eps=_epsilon(config) if family.epsilon is None else family.epsilon,
             pad_token_id=pad,
-            num_labels=_num_labels(config) if kind == _RERANKER else None,
-            activation=_activation(config),
+            num_labels=_num_labels(config) if kind == RERANKER else None,
+            activation=_activation(config, family.config_name("hidden_act")),
+            relative_attention_num_buckets=family.fixed["relative_attention_num_buckets"][0]
+            if family.relative_bias
+            else None,
         )
+        if model_type == "electra" and (narrow := config.get("embedding_size", 128)) != architecture.hidden_size:
+            raise UnsupportedCheckpointError(
+                f"config.json: embedding_size {_shown(narrow)} is not hidden_size {architecture.hidden_size}: bgert "
+                "exports ELECTRAs alone that have no projection behind their embeddings"
+            )
         if pad >= architecture.vocab_size:
             raise CheckpointError(f"config.json: pad_token_id {pad} is no id of vocab_size {architecture.vocab_size}")
         if architecture.hidden_size % architecture.num_attention_heads:
@@ -149,7 +162,7 @@ class Architecture:
 
     def as_kind(self, kind: str) -> Architecture:
         """The same network with or without a classifier; one that config.json knows nothing of has one label."""
-        return replace(self, kind=kind, num_labels=1 if kind == _RERANKER else None)
+        return replace(self, kind=kind, num_labels=1 if kind == RERANKER else None)
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Logical name to shape of every weight that the graph uses. Linear weights are [out, in]."""
@@ -160,7 +173,8 @@ class Architecture:
         hidden, inner = self.hidden_size, self.intermediate_size
         yield "embeddings.word_embeddings.weight", (self.vocab_size, hidden)
         yield "embeddings.position_embeddings.weight", (self.max_position_embeddings, hidden)
-        yield "embeddings.token_type_embeddings.weight", (self.type_vocab_size, hidden)
+        if self.family.token_types:
+            yield "embeddings.token_type_embeddings.weight", (self.type_vocab_size, hidden)
         yield "embeddings.LayerNorm.weight", (hidden,)
         yield "embeddings.LayerNorm.bias", (hidden,)
         for layer in range(self.num_hidden_layers):
@@ -178,18 +192,13 @@ class Architecture:
             for name in ("attention.output.LayerNorm", "output.LayerNorm"):
                 yield f"{at}{name}.weight", (hidden,)
                 yield f"{at}{name}.bias", (hidden,)
+        if self.family.relative_bias is not None and self.relative_attention_num_buckets is not None:
+            yield self.family.relative_bias, (self.relative_attention_num_buckets, self.num_attention_heads)
         if self.num_labels is not None:
-            dense, out = self.head_names()
-            yield f"{dense}.weight", (hidden, hidden)
-            yield f"{dense}.bias", (hidden,)
-            yield f"{out}.weight", (self.num_labels, hidden)
-            yield f"{out}.bias", (self.num_labels,)
-
-    def head_names(self) -> tuple[str, str]:
-        """Logical names of the head's tanh layer and output layer. Rerankers alone."""
-        if self.model_type == "bert":
-            return "pooler.dense", "classifier"
-        return "classifier.dense", "classifier.out_proj"
+            yield f"{self.head.dense}.weight", (hidden, hidden)
+            yield f"{self.head.dense}.bias", (hidden,)
+            yield f"{self.head.out}.weight", (self.num_labels, hidden)
+            yield f"{self.head.out}.bias", (self.num_labels,)
 
 
 @dataclass(frozen=True)
@@ -232,11 +241,13 @@ def map_weights(
     Raises:
         CheckpointError: a weight is missing, has another shape, or is one that the architecture does not have.
     """
-    prefix = architecture.prefix
+    family = architecture.family
+    prefix = family.prefix
     logical: dict[str, str] = {}
     for name in found:
         short = name.removeprefix(prefix)
         short = short.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        short = family.logical(short)
         if short in logical:
             raise CheckpointError(f"the weights {logical[short]} and {name} are the same weight twice")
         logical[short] = name
@@ -257,8 +268,8 @@ def map_weights(
             layers.add(int(layer[1]))
             continue
         # A number by itself, such as the temperature of a loss, scales scores and turns no vector.
-        scale = architecture.kind == _ENCODER and math.prod(found[actual]) == 1 and not short.startswith(_BODY)
-        if not (ignore_unknown or scale or _HARMLESS.match(short) or short.startswith(tolerated)):
+        scale = architecture.kind == ENCODER and math.prod(found[actual]) == 1 and not short.startswith(_BODY)
+        if not (ignore_unknown or scale or _HARMLESS.match(short) or short.startswith(tolerated + family.harmless)):
             raise CheckpointError(
                 f"the checkpoint has a weight {actual} that {architecture.model_type} {architecture.kind}s do not "
                 "have: it is not the network that config.json describes (--ignore-unknown-weights leaves such "
@@ -270,7 +281,6 @@ def map_weights(
 
 # The first value is the default that transformers assumes.
 _FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("absolute", None),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "quantization_config": (None,),
@@ -280,10 +290,10 @@ _FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
 def _kind(config: Mapping[str, Any], model_type: str) -> str:
     classes = config.get("architectures")
     if classes is None:
-        return _ENCODER
+        return ENCODER
     if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
         raise CheckpointError(f"config.json: architectures is {classes!r}, not a list of one class name")
-    kind = _CLASSES[model_type].get(classes[0])
+    kind = FAMILIES[model_type].classes.get(classes[0])
     if kind is None:
         raise UnsupportedCheckpointError(
             f"config.json: architectures {classes[0]!r} with model_type {model_type!r} is not supported: "
@@ -292,11 +302,11 @@ def _kind(config: Mapping[str, Any], model_type: str) -> str:
     return kind
 
 
-def _activation(config: Mapping[str, Any]) -> str:
-    name = config.get("hidden_act", "gelu")
+def _activation(config: Mapping[str, Any], field: str) -> str:
+    name = config.get(field, "gelu")
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise UnsupportedCheckpointError(
-            f"config.json: hidden_act {_shown(name)} is not supported: bgert exports {', '.join(_ACTIVATIONS)}"
+            f"config.json: {field} {_shown(name)} is not supported: bgert exports {', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[name]
 

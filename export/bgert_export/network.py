@@ -12,6 +12,7 @@ The folds, shared by all graph writers:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Network"]
+__all__ = ["Network", "relative_buckets"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,27 @@ class Network:
     def position_table(self) -> Array:
         """float32[token_types * P, H]: row `t * P + p` is row p of the positions plus row t of the token types.
 
-        BERT: P is max_tokens, and p the position from 0. XLM-RoBERTa: P is max_tokens + 1; row 0 is for padding, and
-        positions count from 1.
+        BERT: P is max_tokens, and p the position from 0. Where positions skip padding tokens: P is max_tokens + 1; row
+        0 is for padding, and positions count from 1.
         """
         positions = self.read("embeddings.position_embeddings.weight").astype(np.float64)
         positions = positions[max(0, self.architecture.position_offset - 1) :]
+        if not self.architecture.family.token_types:
+            return positions.astype(np.float32)
         rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[: self.token_types]
         return (rows[:, None, :] + positions).reshape(-1, positions.shape[1]).astype(np.float32)
+
+    def relative_bias(self) -> Array | None:
+        """float32[heads, 2 * max_tokens - 1]: what attention adds to a score by how far the key is from the query.
+
+        Column `max_tokens - 1 + j - i` is for key j and query i. None for networks without such a bias.
+        """
+        arch = self.architecture
+        if arch.relative_attention_num_buckets is None or arch.family.relative_bias is None:
+            return None
+        distances = np.arange(1 - arch.max_tokens, arch.max_tokens)
+        table = self.read(arch.family.relative_bias)
+        return np.ascontiguousarray(table[relative_buckets(distances, arch.relative_attention_num_buckets)].T)
 
     def attention_output_bias(self, layer: int) -> Array:
         """float32[H]: bias of attention's output with the value bias folded in."""
@@ -89,3 +104,18 @@ class Network:
         output = self.read(f"{at}output.dense.bias").astype(np.float64)
         folded = output + self.read(f"{at}output.dense.weight").astype(np.float64) @ value
         return folded.astype(np.float32)
+
+
+def relative_buckets(distances: NDArray[np.int64], buckets: int, furthest: int = 128) -> NDArray[np.int64]:
+    """Rows of the table for the distances from a query to its keys: one each for near ones, shared by far ones.
+
+    `MPNetEncoder.relative_position_bucket` of transformers, in float32 as there: where a logarithm falls on a whole
+    number, a rounding decides. It goes back to T5 (arXiv:1910.10683, section 2.1).
+    """
+    half = buckets // 2
+    exact = half // 2
+    near = np.abs(distances)
+    logs = np.log(np.maximum(near, 1).astype(np.float32) / np.float32(exact))
+    far = logs / np.float32(math.log(furthest / exact)) * np.float32(half - exact)
+    bucket = np.where(near < exact, near, np.minimum(exact + far.astype(np.int64), half - 1))
+    return np.where(distances > 0, half, 0) + bucket

@@ -78,7 +78,7 @@ Plan plan_of(const CustomOp* op) {
     plan.cuts.push_back(plan.cuts.back() + 1 + static_cast<std::int32_t>(below(left)));
   }
   const auto bounds = static_cast<std::int64_t>(plan.cuts.size());
-  if (plan.name.starts_with("PackedAttention")) {
+  if (plan.name.starts_with("Packed")) {
     const auto heads = static_cast<std::int64_t>(1 + below(3));
     columns *= heads;
     add({chance(30) ? bounds - 1 : rows, columns});
@@ -86,6 +86,7 @@ Plan plan_of(const CustomOp* op) {
     add({rows, columns});
     plan.cuts_input = 3;
     add({bounds});
+    if (plan.name.starts_with("PackedRelative")) add({heads, 2 * rows - 1 + 2 * static_cast<std::int64_t>(below(4))});
     plan.info.whole["num_heads"] = heads;
   } else if (plan.name.starts_with("AddLayerNorm")) {
     add({rows, columns});

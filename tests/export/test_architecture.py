@@ -44,7 +44,8 @@ def test_xlm_roberta_has_two_positions_less(make_config):
 )
 def test_heads(make_config, changes, labels, names):
     architecture = Architecture.from_config(make_config(**changes))
-    assert (architecture.kind, architecture.num_labels, architecture.head_names()) == ("reranker", labels, names)
+    head = architecture.head
+    assert (architecture.kind, architecture.num_labels, (head.dense, head.out)) == ("reranker", labels, names)
     assert architecture.weight_shapes()[f"{names[1]}.weight"] == (labels, 64)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgert_export.graphs.builder import BGERT, INT32, GraphBuilder
+from bgert_export.graphs.head import activated
 from bgert_export.graphs.linears import Fp32Linears
 
 if TYPE_CHECKING:
@@ -81,15 +82,15 @@ def write_reranker(
 ) -> Written:
     """Write the graph of a sequence classifier, whose output is `logits` float32[B, labels]: raw, no sigmoid.
 
-    BERT's pooler + classifier and XLM-RoBERTa's head are the same two layers on the first token: tanh, then linear.
+    BERT's pooler + classifier and the heads of the others are two layers on the first token.
     """
     arch = network.architecture
     with GraphBuilder(folder, stem) as builder:
         body = _Body(builder, network, linears)
-        dense, out = arch.head_names()
+        dense, out = arch.head.dense, arch.head.out
         head = Fp32Linears(builder, network)
         hidden = head.linear(body.cls_rows(), dense, network.read(f"{dense}.bias"))
-        hidden = builder.node("Tanh", [hidden], f"{dense}.tanh")
+        hidden = activated(builder, hidden, dense, arch.head.activation)
         scores = head.linear(hidden, out, network.read(f"{out}.bias"))
         output = builder.node("Identity", [scores], "logits")
         return builder.finish_model(
@@ -112,6 +113,8 @@ class _Body:
         self._ids = builder.input("input_ids", INT32, ["tokens"])
         self._positions = builder.input("position_ids", INT32, ["tokens"])
         self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts_and_one"])
+        bias = network.relative_bias()
+        self._relative_bias = [] if bias is None else [builder.weight("relative_bias", bias.shape, [bias])]
 
     def mean_rows(self) -> str:
         """The mean of the last hidden states of each text, [B, H]."""
@@ -141,7 +144,8 @@ class _Body:
         attention = f"{at}.attention"
         query = linears.linear(asking, f"{attention}.self.query", net.read(f"{attention}.self.query.bias"))
         key, value = (linears.linear(told, f"{attention}.self.{part}", None) for part in ("key", "value"))
-        context = linears.attention(query, key, value, self._cu_seqlens, attention)
+        told_by = [query, key, value, self._cu_seqlens, *self._relative_bias]
+        context = linears.attention(told_by, attention)
         projected = linears.linear(context, f"{attention}.output.dense", net.attention_output_bias(layer))
         rows, operand = linears.add_layer_norm(projected, rows, f"{attention}.output.LayerNorm")
         return linears.add_layer_norm(linears.feed_forward(operand, at), rows, f"{at}.output.LayerNorm")
@@ -151,7 +155,7 @@ class _Body:
         table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table])
         index = self._positions
-        if net.architecture.model_type == "xlm-roberta":
+        if net.architecture.position_offset > 0:
             index = self._positions_without_padding()
         if net.token_types > 1:
             types = b.input("token_type_ids", INT32, ["tokens"])
@@ -165,7 +169,7 @@ class _Body:
         return self._linears.add_layer_norm(word_rows, position_rows, "embeddings.LayerNorm")
 
     def _positions_without_padding(self) -> str:
-        """Rows of XLM-RoBERTa's position table, which does not count padding tokens.
+        """Rows of a position table that does not count padding tokens, XLM-RoBERTa's for one.
 
         They occur in a packed text only where someone wrote `<pad>` into it. As transformers'
         `create_position_ids_from_input_ids`: tokens count from 1, padding tokens have row 0.

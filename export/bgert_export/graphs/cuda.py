@@ -28,6 +28,7 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, MICROSOFT, GraphBuilder
+from bgert_export.graphs.head import activated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,9 +81,9 @@ def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
     arch = network.architecture
     with GraphBuilder(folder, STEM) as builder:
         body = _Body(builder, network)
-        dense, out = arch.head_names()
-        hidden = builder.node("Tanh", [body.head(body.cls_rows(), dense, dense)], f"{dense}.tanh")
-        output = body.head(hidden, out, "logits")
+        dense = arch.head.dense
+        hidden = activated(builder, body.head(body.cls_rows(), dense, dense), dense, arch.head.activation)
+        output = body.head(hidden, arch.head.out, "logits")
         return builder.finish_model(
             output, arch.num_labels or 0, name="reranker", version=version, opset=OPSET, ir_version=IR_VERSION
         )
@@ -99,7 +100,8 @@ class _Body:
                 f"attention heads of {size} do not fit the cuda target: FlashAttention takes multiples of 8 up to "
                 f"{_MOST_HEAD_SIZE}"
             )
-        network.architecture.require_gelu("the target cuda")
+        arch.require_gelu("the target cuda")
+        arch.require_absolute_positions("the target cuda")
         self._b = builder
         self._net = network
         self._shapes = arch.weight_shapes()
@@ -138,9 +140,9 @@ class _Body:
     def _embeddings(self) -> str:
         """The rows that enter the first layer, [T, H]."""
         b, net = self._b, self._net
-        xlm_roberta = net.architecture.model_type == "xlm-roberta"
+        skips_padding = net.architecture.position_offset > 0
         ids = b.input("input_ids", INT32, [1, "tokens"])
-        index = b.input("position_ids_without_padding" if xlm_roberta else "position_ids", INT32, [1, "tokens"])
+        index = b.input("position_ids_without_padding" if skips_padding else "position_ids", INT32, [1, "tokens"])
         table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table], FLOAT16)
         if net.token_types > 1:

@@ -45,8 +45,11 @@ class Linears(Protocol):
         """Some of the rows, in both forms."""
         ...
 
-    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
-        """Attention's context as the operand of `{name}.output.dense`."""
+    def attention(self, inputs: list[str], name: str) -> str:
+        """Attention's context as the operand of `{name}.output.dense`.
+
+        `inputs` are query, key, value, cu_seqlens and perhaps the relative position biases.
+        """
         ...
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
@@ -76,9 +79,9 @@ class Fp32Linears:
         out = self.builder.node("Gather", [rows, index], name)
         return out, out
 
-    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+    def attention(self, inputs: list[str], name: str) -> str:
         """See `Linears`."""
-        return self.packed_attention("PackedAttention", [query, key, value, cu_seqlens], name)
+        return self.packed_attention("", inputs, name)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -133,9 +136,10 @@ class Fp32Linears:
         attributes = {"epsilon": self.network.architecture.layer_norm_eps}
         return list(self.builder.nodes(operator, inputs, outputs, attributes=attributes, domain=BGERT))
 
-    def packed_attention(self, operator: str, inputs: list[str], name: str) -> str:
-        """One of the attention operators."""
+    def packed_attention(self, form: str, inputs: list[str], name: str) -> str:
+        """One of the attention operators, whose output has the form that its name ends in."""
         heads = {"num_heads": self.network.architecture.num_attention_heads}
+        operator = ("PackedAttention" if len(inputs) == 4 else "PackedRelativeAttention") + form
         return self.builder.node(operator, inputs, f"{name}.context", attributes=heads, domain=BGERT)
 
     def weight(self, name: str) -> str:
@@ -162,9 +166,9 @@ class Bf16Linears:
         out = self._b.node("Gather", [rows, index], name)
         return out, self._b.node("Gather", [operand, index], f"{name}.bf16")
 
-    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+    def attention(self, inputs: list[str], name: str) -> str:
         """See `Linears`."""
-        return self._fp32.packed_attention("PackedAttentionBf16", [query, key, value, cu_seqlens], name)
+        return self._fp32.packed_attention("Bf16", inputs, name)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -227,12 +231,11 @@ class Int8Linears:
         self._rows[gathered], self._factors[gathered] = out, self._factors[operand]
         return out, gathered
 
-    def attention(self, query: str, key: str, value: str, cu_seqlens: str, name: str) -> str:
+    def attention(self, inputs: list[str], name: str) -> str:
         """See `Linears`."""
-        inputs = [query, key, value, cu_seqlens]
         if f"{name}.output.dense" in self._in_fp32:
-            return self._fp32.packed_attention("PackedAttention", inputs, name)
-        operand = self._fp32.packed_attention("PackedAttentionInt8", inputs, name)
+            return self._fp32.packed_attention("", inputs, name)
+        operand = self._fp32.packed_attention("Int8", inputs, name)
         self._factors[operand] = None
         return operand
 

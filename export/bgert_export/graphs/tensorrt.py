@@ -21,6 +21,7 @@ import numpy as np
 
 from bgert_export.graphs import tensorrt_rules
 from bgert_export.graphs.builder import BFLOAT16, FLOAT, FLOAT16, INT32, GraphBuilder
+from bgert_export.graphs.head import activated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,9 +82,9 @@ def write_reranker(network: Network, folder: Path, *, precision: str, version: s
     arch = network.architecture
     with GraphBuilder(folder, stem(precision)) as builder:
         body = _Body(builder, network, precision)
-        dense, out = arch.head_names()
-        hidden = builder.node("Tanh", [body.head(body.cls_rows(), dense)], f"{dense}.tanh")
-        output = builder.node("Identity", [body.head(hidden, out)], "logits")
+        dense = arch.head.dense
+        hidden = activated(builder, body.head(body.cls_rows(), dense), dense, arch.head.activation)
+        output = builder.node("Identity", [body.head(hidden, arch.head.out)], "logits")
         return _finish(builder, folder, network, precision, output, arch.num_labels or 0, version)
 
 
@@ -102,6 +103,7 @@ class _Body:
 
     def __init__(self, builder: GraphBuilder, network: Network, precision: str) -> None:
         network.architecture.require_gelu("the target tensorrt")
+        network.architecture.require_absolute_positions("the target tensorrt")
         self._b = builder
         self._net = network
         self._half = _TYPES[precision]

@@ -13,6 +13,7 @@ import numpy as np
 from bgert.errors import install_extra
 from bgert.progress import progress_bar
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
+from bgert_export.families import ENCODER, FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokens", "TorchReference", "quiet", "require_torch"]
 
-# By name and not through AutoModel, which would ask whether to run code that a checkpoint brings.
-_CLASSES = {
-    ("bert", "encoder"): "BertModel",
-    ("bert", "reranker"): "BertForSequenceClassification",
-    ("xlm-roberta", "encoder"): "XLMRobertaModel",
-    ("xlm-roberta", "reranker"): "XLMRobertaForSequenceClassification",
-}
 _TOKEN_BUDGET = 2048  # keeps activations small beside the weights of a large model
 
 
@@ -56,7 +50,7 @@ class TorchReference:
 
     Args:
         folder: the checkpoint.
-        model_type: `bert` or `xlm-roberta`.
+        model_type: one of `families.FAMILIES`.
         kind: `encoder` or `reranker`.
         pooling: `cls` or `mean`; None for rerankers.
         normalize: L2-normalise the pooled rows.
@@ -82,13 +76,17 @@ class TorchReference:
         self._normalize = normalize
         self._known: dict[Tokens, Array] = {}
         self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, float32"
-        extra: dict[str, Any] = {"add_pooling_layer": False} if kind == "encoder" else {}
+        family = FAMILIES[model_type]
+        self._token_types = family.token_types
+        extra: dict[str, Any] = {"add_pooling_layer": False} if kind == ENCODER and family.pooler else {}
+        # By name and not through AutoModel, which would ask whether to run code that a checkpoint brings.
+        class_name = family.name + ("Model" if kind == ENCODER else "ForSequenceClassification")
         if num_labels is not None:
             extra["num_labels"] = num_labels
         with quiet():
             try:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-                model = getattr(transformers, _CLASSES[model_type, kind]).from_pretrained(str(folder), **extra)
+                model = getattr(transformers, class_name).from_pretrained(str(folder), **extra)
             except Exception as error:  # transformers raises whatever its parts raise
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise CheckpointError(f"transformers cannot load {folder}: {reason}") from error
@@ -144,7 +142,8 @@ class TorchReference:
             types[row, :count] = torch.tensor(entry.types)
             mask[row, :count] = 1
         with torch.inference_mode(), quiet():
-            output = self._model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+            given = {"token_type_ids": types} if self._token_types else {}
+            output = self._model(input_ids=ids, attention_mask=mask, **given)
             if self._pooling is None:
                 result = output.logits
             elif self._pooling == "cls":

@@ -11,7 +11,7 @@ from bgert.tokenizer.spec import AddedTokenSpec, build
 if TYPE_CHECKING:
     from bgert.tokenizer.checkpoint_files import Checkpoint
 
-__all__ = ["AddedVocabulary", "Token", "add_from_config", "named_tokens"]
+__all__ = ["BERT_TOKENS", "EXTRA", "MPNET_TOKENS", "AddedVocabulary", "Token", "add_from_config", "named_tokens"]
 
 BERT_TOKENS = {
     "unk_token": "[UNK]",
@@ -19,6 +19,16 @@ BERT_TOKENS = {
     "pad_token": "[PAD]",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
+}
+# MPNet's pipeline is BERT's with RoBERTa's special tokens, but for the unknown one.
+MPNET_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "[UNK]",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
 }
 NAMES = ("bos_token", "eos_token", *BERT_TOKENS)
 EXTRA = ("extra_special_tokens", "additional_special_tokens")
@@ -106,12 +116,21 @@ class AddedVocabulary:
 
 
 def named_tokens(
-    config: dict[str, Any], special_tokens_map: dict[str, Any], defaults: dict[str, str] = BERT_TOKENS
+    config: dict[str, Any],
+    special_tokens_map: dict[str, Any],
+    defaults: dict[str, str] = BERT_TOKENS,
+    *,
+    mask_takes_blanks: bool = False,
 ) -> dict[str, Token | None]:
-    """`unk_token`, `cls_token` and so on; the older special_tokens_map.json wins where it is still read."""
+    """`unk_token`, `cls_token` and so on; the older special_tokens_map.json wins where it is still read.
+
+    With `mask_takes_blanks` a mask that is given by its text alone takes the blanks before it.
+    """
     values: dict[str, Any] = {**defaults, **{name: config[name] for name in NAMES if name in config}}
     if "added_tokens_decoder" not in config:
         values.update({name: special_tokens_map[name] for name in NAMES if name in special_tokens_map})
+    if mask_takes_blanks and isinstance(values.get("mask_token"), str):
+        values["mask_token"] = {"content": values["mask_token"], "lstrip": True}
     return {
         name: None if raw is None else Token.parse(raw, f"special token {name}", special=True)
         for name, raw in values.items()

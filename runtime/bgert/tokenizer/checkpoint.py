@@ -11,8 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import ModelFolderError
 from bgert.paths import existing_folder
-from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
-from bgert.tokenizer.checkpoint_files import BERT_CLASSES, PLAIN_CLASSES, TYPED_CLASSES, XLMR_CLASS, Checkpoint
+from bgert.tokenizer.added_tokens import (
+    BERT_TOKENS,
+    MPNET_TOKENS,
+    AddedVocabulary,
+    add_from_config,
+    named_tokens,
+)
+from bgert.tokenizer.checkpoint_files import (
+    BERT_CLASSES,
+    CAMEMBERT_CLASS,
+    MPNET_CLASS,
+    PLAIN_CLASSES,
+    TYPED_CLASSES,
+    XLMR_CLASS,
+    Checkpoint,
+)
 from bgert.tokenizer.decoders import note_other_offsets, note_other_wordpiece
 from bgert.tokenizer.spec import (
     VOCAB_NAME,
@@ -21,7 +35,7 @@ from bgert.tokenizer.spec import (
     WordPieceSettings,
     build,
 )
-from bgert.tokenizer.templates import bert_templates, read_templates
+from bgert.tokenizer.templates import bert_templates, read_templates, roberta_templates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,12 +71,14 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
 def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
     """What the class that AutoTokenizer would take makes of the folder."""
     # Not at the top: reading BERT's needs none of it.
-    from bgert.tokenizer.unigram_checkpoint import read_unigram_json, read_xlm_roberta
+    from bgert.tokenizer.unigram_checkpoint import read_camembert, read_unigram_json, read_xlm_roberta
 
     name = checkpoint.class_name
     model_type = checkpoint.model_type
     if name == XLMR_CLASS and model_type in ("Unigram", None):
         return read_xlm_roberta(checkpoint)
+    if name == CAMEMBERT_CLASS and model_type == "Unigram":
+        return read_camembert(checkpoint)
     if name in PLAIN_CLASSES and model_type == "Unigram":
         return read_unigram_json(checkpoint)
     if name in BERT_CLASSES and model_type in ("WordPiece", None):
@@ -72,7 +88,9 @@ def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
     if name in PLAIN_CLASSES and model_type is None:
         checkpoint.notes.append("no file names a tokenizer class; vocab.txt is read as BertTokenizer's")
         return _read_bert(checkpoint)
-    if name in PLAIN_CLASSES or name in BERT_CLASSES or name == XLMR_CLASS:
+    if name == CAMEMBERT_CLASS and model_type is None:
+        raise checkpoint.error(f"there is no tokenizer.json, the only file from which bgert reads {name}")
+    if name in PLAIN_CLASSES or name in BERT_CLASSES or name in (XLMR_CLASS, CAMEMBERT_CLASS):
         raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
     raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
 
@@ -95,12 +113,18 @@ def _with_given_types(spec: TokenizerSpec, checkpoint: Checkpoint) -> TokenizerS
 
 
 def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
-    """What `transformers.BertTokenizer` makes of the folder."""
+    """What `transformers.BertTokenizer`, or `MPNetTokenizer`, makes of the folder."""
+    mpnet = checkpoint.class_name == MPNET_CLASS
     if checkpoint.tokenizer:
         vocab, size = _read_vocab(checkpoint)
     else:
         vocab, size = checkpoint.read_vocab_txt(checkpoint.folder / VOCAB_NAME)
-    names = named_tokens(checkpoint.config, checkpoint.special_tokens_map)
+    names = named_tokens(
+        checkpoint.config,
+        checkpoint.special_tokens_map,
+        MPNET_TOKENS if mpnet else BERT_TOKENS,
+        mask_takes_blanks=mpnet,
+    )
     known = set(vocab) - {""}
     required = {}
     for name in ("unk_token", "cls_token", "sep_token"):
@@ -118,7 +142,7 @@ def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
     vocab = checkpoint.without_line_breaks(vocab)
     add_from_config(added, checkpoint, names)
     cls_id, sep_id = added.id_of(required["cls_token"]), added.id_of(required["sep_token"])
-    single, pair = bert_templates(cls_id, sep_id)
+    single, pair = (roberta_templates if mpnet else bert_templates)(cls_id, sep_id)
     _note_differences(checkpoint, model, (single, pair), vocab)
     return TokenizerSpec(
         "wordpiece", model, vocab, added.tokens(), single, pair, checkpoint.max_length, checkpoint.notes
@@ -210,7 +234,8 @@ def _note_differences(
         same = False
     if not same:
         checkpoint.notes.append(
-            "special tokens are placed as BertTokenizer does, although tokenizer.json's post_processor differs"
+            f"special tokens are placed as {checkpoint.class_name or 'BertTokenizer'} does, although "
+            "tokenizer.json's post_processor differs"
         )
     path = checkpoint.folder / VOCAB_NAME
     if path.exists() and [t.rstrip() for t in checkpoint.read_vocab_txt(path)[0]] != [t.rstrip() for t in vocab]:

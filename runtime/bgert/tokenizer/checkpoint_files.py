@@ -11,16 +11,30 @@ from bgert.tokenizer.spec import LARGEST_LIMIT, read_json, vocab_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BERT_CLASSES", "PLAIN_CLASSES", "TYPED_CLASSES", "XLMR_CLASS", "Checkpoint", "stated_limit"]
+__all__ = [
+    "BERT_CLASSES",
+    "CAMEMBERT_CLASS",
+    "MPNET_CLASS",
+    "PLAIN_CLASSES",
+    "TYPED_CLASSES",
+    "XLMR_CLASS",
+    "Checkpoint",
+    "stated_limit",
+]
 
 CLASS_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "roberta": "RobertaTokenizer",
 }
-BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+MPNET_CLASS = "MPNetTokenizer"
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", MPNET_CLASS)
 XLMR_CLASS = "XLMRobertaTokenizer"
+CAMEMBERT_CLASS = "CamembertTokenizer"
 TYPED_CLASSES = ("BertTokenizer", "ElectraTokenizer")
 """Those whose calls give token types unless `model_input_names` says otherwise."""
 PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.checked_file import decode_json, read_bytes
 from bgert.errors import ModelFolderError
-from bgert.tokenizer.added_tokens import AddedVocabulary, add_from_config, named_tokens
+from bgert.tokenizer.added_tokens import EXTRA, AddedVocabulary, add_from_config, named_tokens
 from bgert.tokenizer.decoders import note_other_metaspace, note_other_offsets
 from bgert.tokenizer.sentencepiece_file import UNIGRAM, USER_DEFINED, read_model
 from bgert.tokenizer.spec import TokenizerSpec, UnigramSettings
@@ -24,7 +24,7 @@ from bgert.tokenizer.unigram_file import pack
 if TYPE_CHECKING:
     from bgert.tokenizer.checkpoint_files import Checkpoint
 
-__all__ = ["MODEL_NAME", "read_unigram_json", "read_xlm_roberta", "rust_float"]
+__all__ = ["MODEL_NAME", "read_camembert", "read_unigram_json", "read_xlm_roberta", "rust_float"]
 
 MODEL_NAME = "sentencepiece.bpe.model"
 XLMR_TOKENS = {
@@ -37,6 +37,7 @@ XLMR_TOKENS = {
     "mask_token": "<mask>",
 }
 XLMR_UNK_ID = 3
+CAMEMBERT_UNUSED = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
 WORD_MARK = "\u2581"
 PRE_TOKENIZER = {
     "type": "Sequence",
@@ -70,6 +71,32 @@ def read_xlm_roberta(checkpoint: Checkpoint) -> TokenizerSpec:
     if checkpoint.tokenizer:
         _note_template(checkpoint, templates)
     return _spec(checkpoint, vocab, scores, XLMR_UNK_ID, charsmap, added, templates)
+
+
+def read_camembert(checkpoint: Checkpoint) -> TokenizerSpec:
+    """What `transformers.CamembertTokenizer` makes of a folder with tokenizer.json.
+
+    XLM-RoBERTa's pipeline with another vocabulary: the unknown token is found by its name, and three tokens of the
+    first vocabulary, whose names end in NOTUSED, are special.
+    """
+    if checkpoint.flag("add_prefix_space", True) is not True:
+        raise checkpoint.error("tokenizer_config.json: add_prefix_space is false, which bgert does not do")
+    names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, XLMR_TOKENS, mask_takes_blanks=True)
+    required = {}
+    for name in ("bos_token", "eos_token", "unk_token"):
+        token = names[name]
+        if token is None:
+            raise checkpoint.error(f"tokenizer_config.json: {name} is null, which CamembertTokenizer does not take")
+        required[name] = token.content
+    vocab, scores = _read_vocab(checkpoint)
+    unk_id = vocab.index(required["unk_token"]) if required["unk_token"] in vocab else 0
+    added = AddedVocabulary(vocab, len(vocab))
+    if not any(name in checkpoint.config for name in EXTRA):
+        checkpoint.config["additional_special_tokens"] = CAMEMBERT_UNUSED
+    add_from_config(added, checkpoint, names)
+    templates = roberta_templates(added.id_of(required["bos_token"]), added.id_of(required["eos_token"]))
+    _note_template(checkpoint, templates)
+    return _spec(checkpoint, vocab, scores, unk_id, _first_charsmap(checkpoint), added, templates)
 
 
 def read_unigram_json(checkpoint: Checkpoint) -> TokenizerSpec:
@@ -238,5 +265,6 @@ def _note_template(checkpoint: Checkpoint, templates: tuple[Any, Any]) -> None:
         same = False
     if not same:
         checkpoint.notes.append(
-            "special tokens are placed as XLMRobertaTokenizer does, although tokenizer.json's post_processor differs"
+            f"special tokens are placed as {checkpoint.class_name} does, although "
+            "tokenizer.json's post_processor differs"
         )

@@ -32,6 +32,7 @@ struct Tensor {
 struct Node {
   Api api;
   const Kernels* kernels;
+  std::size_t inputs = 0;
   std::size_t num_heads = 1;
   float epsilon = 0.0f;
 };

@@ -49,7 +49,7 @@ struct Instance {
 };
 
 Status* create(const CustomOp* op, Table table, const KernelInfo* info, void** out) {
-  std::unique_ptr<Instance> instance(new (std::nothrow) Instance{Node{Api(table), g_kernels}, of(op).compute});
+  std::unique_ptr<Instance> instance(new (std::nothrow) Instance{Node{Api(table), g_kernels, std::strlen(of(op).inputs)}, of(op).compute});
   if (instance == nullptr) return Api(table).fail(kNoMemory);
   Node& node = instance->node;
   if (of(op).attribute == kEpsilon) {
@@ -100,6 +100,9 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("PackedAttention", packed_attention, "fffi", "f", kHeads),
       make("PackedAttentionBf16", packed_attention_bf16, "fffi", "h", kHeads),
       make("PackedAttentionInt8", packed_attention_int8, "fffi", "b", kHeads),
+      make("PackedRelativeAttention", packed_attention, "fffif", "f", kHeads),
+      make("PackedRelativeAttentionBf16", packed_attention_bf16, "fffif", "h", kHeads),
+      make("PackedRelativeAttentionInt8", packed_attention_int8, "fffif", "b", kHeads),
       make("AddLayerNorm", add_layer_norm, "ffff", "f", kEpsilon),
       make("AddLayerNormBf16", add_layer_norm_bf16, "ffff", "fh", kEpsilon),
       make("AddLayerNormInt8", add_layer_norm_int8, "fffff", "fb", kEpsilon),

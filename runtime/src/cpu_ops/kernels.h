@@ -16,6 +16,7 @@ struct AttentionHead {
   std::size_t length;  // of the text: rows of key and value
   std::size_t size;    // floats of a head
   float scale;
+  const float* bias = nullptr;  // bias[j - i] is added to the scaled score of query i and key j; null for none
 };
 
 // Matrices are cut into panels of 32 columns, [N / 32][K / k][32][k]: k is 1 for floats, 2 for bfloat16, 4 for bytes.

@@ -32,7 +32,7 @@ Status* read_texts(const Call& call, std::size_t index, std::size_t tokens, Text
 }
 
 struct Attention {
-  Tensor query, key, value;
+  Tensor query, key, value, bias;
   Texts texts;
 
   Status* read(const Call& call) {
@@ -44,6 +44,11 @@ struct Attention {
     if (value.rows != key.rows || value.columns != hidden || query.columns != hidden ||
         hidden % call.node.num_heads != 0 || (query.rows != key.rows && query.rows != texts.count)) {
       return call.node.api.fail("query, key and value do not fit together");
+    }
+    if (call.node.inputs <= 4) return nullptr;
+    if (Status* status = call.matrix(4, bias)) return status;
+    if (bias.rows != call.node.num_heads || bias.columns % 2 == 0 || texts.longest > bias.columns / 2 + 1) {
+      return call.misfit(4, "has no row a head, or is too short for the longest text");
     }
     return nullptr;
   }
@@ -59,8 +64,10 @@ struct Attention {
       const std::size_t text = unit / heads, column = unit % heads * size, length = texts.length(text);
       const std::size_t tokens = texts.first(text) * hidden + column;
       const std::size_t row = one_each ? text * hidden + column : tokens;
+      const std::size_t distance_0 = unit % heads * bias.columns + bias.columns / 2;
       const AttentionHead head{query.floats() + row, key.floats() + tokens,  value.floats() + tokens, out + row, hidden,
-                               one_each ? 1 : length, length, size, scale};
+                               one_each ? 1 : length, length, size, scale,
+                               bias.data == nullptr ? nullptr : bias.floats() + distance_0};
       kernels.attend(head, scratch<Owner::kTask>(floats));
     });
   }

@@ -6,7 +6,8 @@
 namespace bgert::ort {
 
 // query [T, H] or, where one token a text asks, [B, H]; key and value [T, H]; cu_seqlens int32 [B + 1] -> like query.
-// The second and third give it as bfloat16, and as quantised rows [.., H + 8] (bytes, then scale and zero).
+// The second and third give it as bfloat16, and as quantised rows [.., H + 8] (bytes, then scale and zero). A fifth input
+// is what scores get by distance, [heads, 2 L - 1] for texts of up to L tokens: column L - 1 + j - i for query i, key j.
 Status* packed_attention(const Call& call);
 Status* packed_attention_bf16(const Call& call);
 Status* packed_attention_int8(const Call& call);

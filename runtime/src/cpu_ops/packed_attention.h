@@ -104,6 +104,12 @@ inline float softmax_row(float* scores, Size length) {
   return 1.0f / sum(total);
 }
 
+inline void add_row(const float* row, Size length, float* scores) {
+  Size i = 0;
+  for (; i + kLanes <= length; i += kLanes) store(scores + i, load(scores + i) + load(row + i));
+  for (; i < length; ++i) scores[i] += row[i];
+}
+
 // Floats that `attend` needs to work in.
 inline Size attention_scratch(Size length, Size size) {
   const Size padded = round_up(length, kLanes), wide = round_up(size, kLanes);
@@ -133,6 +139,10 @@ inline void attend(const bgert::AttentionHead& head, float* scratch) {
     const Size here = head.queries - first < rows ? head.queries - first : rows;
     multiply(here, {head.query + first * head.stride, head.stride}, {keys, padded}, head.size,
              {scores, padded, scales}, padded);
+    // As long as the text and no longer: the table of biases may end there.
+    for (Size r = 0; head.bias != nullptr && r < here; ++r) {
+      add_row(head.bias - (first + r), head.length, scores + r * padded);
+    }
     for (Size r = 0; r < here; ++r) shares[r] = softmax_row(scores + r * padded, head.length);
     float* to = head.out + first * head.stride;
     if (whole) {

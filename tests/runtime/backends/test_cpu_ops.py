@@ -22,7 +22,7 @@ def draw(seed):
     return np.random.default_rng(seed)
 
 
-def attention64(query, key, value, cu_seqlens, heads, one_each=False):
+def attention64(query, key, value, cu_seqlens, heads, one_each=False, bias=None):
     size = key.shape[1] // heads
     out = np.zeros(query.shape)
     for text, (first, last) in enumerate(pairwise(cu_seqlens)):
@@ -30,6 +30,9 @@ def attention64(query, key, value, cu_seqlens, heads, one_each=False):
         for column in range(0, key.shape[1], size):
             part = np.s_[:, column : column + size]
             scores = query[asking][part].astype(np.float64) @ key[first:last][part].T / math.sqrt(size)
+            if bias is not None:
+                rows, columns = np.indices(scores.shape)
+                scores += bias[column // size, bias.shape[1] // 2 + columns - rows]
             weights = np.exp(scores - scores.max(1, keepdims=True))
             out[asking, column : column + size] = weights / weights.sum(1, keepdims=True) @ value[first:last][part]
     return out
@@ -53,6 +56,23 @@ def test_attention_of_a_text_alone_has_the_same_bits(kernels):
         alone = {name: inputs[name][first:last].copy() for name in ("query", "key", "value")}
         alone["cu_seqlens"] = np.array([0, last - first], np.int32)
         assert np.array_equal(run("PackedAttention", alone, num_heads=3), together[first:last])
+
+
+@pytest.mark.parametrize(("heads", "size"), [(12, 32), (3, 64), (5, 20)])
+def test_relative_attention(kernels, heads, size):
+    """The table is as long as the longest text and no longer, then longer."""
+    rng = draw(heads * size)
+    inputs = packed(rng, [1, 15, 16, 17, 100, 2, 33, 8, 300], heads * size)
+    for most in (300, 512):
+        bias = rng.standard_normal((heads, 2 * most - 1)).astype(np.float32) * 3
+        found = run("PackedRelativeAttention", inputs | {"bias": bias}, num_heads=heads)
+        assert np.abs(found - attention64(**inputs, heads=heads, bias=bias)).max() < 2e-5
+        first = {**inputs, "query": inputs["query"][inputs["cu_seqlens"][:-1]].copy()}
+        found = run("PackedRelativeAttention", first | {"bias": bias}, num_heads=heads)
+        assert np.abs(found - attention64(**first, heads=heads, one_each=True, bias=bias)).max() < 2e-5
+    short = np.zeros((heads, 2 * 299 - 1), np.float32)
+    with pytest.raises(Exception, match="too short for the longest text"):
+        run("PackedRelativeAttention", inputs | {"bias": short}, num_heads=heads)
 
 
 @pytest.mark.parametrize("where", ["query", "key", "value"])

@@ -35,6 +35,7 @@ ATTENTION = {
     "value": np.ones((2, 32), np.float32),
     "cu_seqlens": np.array([0, 2], np.int32),
 }
+RELATIVE = ATTENTION | {"bias": np.ones((2, 3), np.float32)}
 OPERATORS = {
     "AddLayerNorm": (ROWS, {"epsilon": 1e-5}),
     "AddLayerNormInt8": (ROWS | {"factors": np.ones(32, np.float32)}, {"epsilon": 1e-5}),
@@ -44,6 +45,8 @@ OPERATORS = {
     "LinearGeluInt8": (BYTES | {"factors": np.ones(32, np.float32)}, {}),
     "PackedAttention": (ATTENTION, {"num_heads": 2}),
     "PackedAttentionInt8": (ATTENTION, {"num_heads": 2}),
+    "PackedRelativeAttention": (RELATIVE, {"num_heads": 2}),
+    "PackedRelativeAttentionInt8": (RELATIVE, {"num_heads": 2}),
     "MeanPool": ({"rows": np.ones((2, 32), np.float32), "cu_seqlens": np.array([0, 2], np.int32)}, {}),
     "Gelu": ({"x": np.ones((2, 32), np.float32)}, {}),
 }

@@ -24,6 +24,7 @@ TEXTS = [
     "[unused1] <s>",
     "É<new>b",
     " [MASK] [MASK] a",
+    "foo  <mask> hel<mask>lo </s> <pad>",
 ]
 BERT = {"tokenizer_class": "BertTokenizer"}
 BACKEND = {"tokenizer_class": "TokenizersBackend"}
@@ -35,6 +36,9 @@ NEW = {"content": "<new>", "lstrip": True, "rstrip": False, "normalized": True, 
 MASK = {"content": "[MASK]", "lstrip": True, "rstrip": True, "normalized": False, "single_word": False}
 
 A = {"id": "A", "type_id": 0}
+
+MPNET = {"tokenizer_class": "MPNetTokenizer"}
+MPNET_VOCAB = ["<s>", "<pad>", "</s>", *VOCAB, "<mask>"]
 
 AGREEING = {
     "class": {"config": BERT},
@@ -87,6 +91,24 @@ AGREEING = {
     "no mask": {"config": BERT | {"mask_token": None}},
     "pad not in the vocabulary": {"config": BERT, "vocab": VOCAB[1:]},
     "mask as object": {"config": BERT | {"mask_token": MASK | {"__type": "AddedToken"}}},
+    "MPNet": {"config": MPNET, "vocab": MPNET_VOCAB},
+    "MPNet by config.json": {
+        "config": {"do_lower_case": True},
+        "vocab": MPNET_VOCAB,
+        "files": {"config.json": {"model_type": "mpnet"}},
+    },
+    "MPNet, vocab.txt": {"config": MPNET, "vocab": MPNET_VOCAB, "tokenizer_json": False},
+    "MPNet, cased": {"config": MPNET | {"do_lower_case": False}, "vocab": MPNET_VOCAB},
+    "MPNet, mask in the map": {
+        "config": MPNET,
+        "vocab": MPNET_VOCAB,
+        "files": {"special_tokens_map.json": {"mask_token": "<mask>"}},
+    },
+    "MPNet, other mask": {"config": MPNET | {"mask_token": MASK | {"__type": "AddedToken"}}, "vocab": MPNET_VOCAB},
+    "MPNet, tokens as objects": {
+        "config": MPNET | {"added_tokens_decoder": {str(MPNET_VOCAB.index("<mask>")): MASK | {"content": "<mask>"}}},
+        "vocab": MPNET_VOCAB,
+    },
     "no post-processor": {"config": BERT, "tokenizer": {"post_processor": None}},
     "no post-processor, as it is": {"config": BACKEND, "tokenizer": {"post_processor": None}},
     "BertProcessing": {
@@ -143,7 +165,9 @@ def test_agreeing_files_leave_no_note(demo_checkpoint, shared_data):
     ("case", "message"),
     [
         ({"tokenizer_json": False, "vocab_txt": False}, "neither tokenizer.json nor vocab.txt"),
-        ({"config": {"tokenizer_class": "MPNetTokenizer"}}, "tokenizer_class 'MPNetTokenizer'"),
+        ({"config": {"tokenizer_class": "RobertaTokenizer"}}, "tokenizer_class 'RobertaTokenizer'"),
+        ({"config": {"tokenizer_class": "CamembertTokenizer"}}, "model.type 'WordPiece'"),
+        ({"config": MPNET}, "cls_token '<s>'"),
         ({"config": BERT, "vocab": VOCAB[2:]}, "unk_token"),
         ({"config": BERT, "vocab": [t for t in VOCAB if t != "[CLS]"]}, "cls_token"),
         ({"config": BERT | {"sep_token": None}}, "sep_token"),

@@ -43,7 +43,7 @@ class PaddedLayout:
         """
         if unknown := [name for name in inputs if name not in INPUTS]:
             raise ModelFolderError(f"the graph has an input {unknown[0]!r} that this bgert does not know")
-        return cls(tuple(inputs), int(architecture["pad_token_id"]), architecture["model_type"] == "xlm-roberta")
+        return cls(tuple(inputs), int(architecture["pad_token_id"]), architecture["position_offset"] > 0)
 
     def fill(self, batch: PackedBatch, arrays: Mapping[str, NDArray[np.int32]]) -> None:
         """Write a batch into int32[rows, S] arrays, one an input, with rows >= B and S >= its longest text.
