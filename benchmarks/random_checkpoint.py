@@ -97,7 +97,7 @@ def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
         else:
             value *= 0.05 if len(shape) == 1 else 0.04
         in_encoder = architecture.kind == "encoder" or name.startswith("classifier")
-        weights[name if in_encoder else architecture.prefix + name] = value
+        weights[name if in_encoder else architecture.family.prefix + name] = value
     save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -1,7 +1,7 @@
 """ONNX Runtime's real CUDA provider on a machine without a GPU: its host code runs, its kernels do not.
 
     pip install onnxruntime-gpu 'nvidia-cuda-runtime>=13,<14' 'nvidia-cuda-crt>=13,<14'   # the last two for headers
-    python tools/rehearse_cuda.py kernels tests/export/cuda_kernels.json    # facts for a test
+    python tools/rehearse_cuda.py kernels tests/export/graphs/cuda_kernels.json    # facts for a test
     python tools/rehearse_cuda.py run python benchmarks/gpu.py ... --rehearse --device cuda
 
 Compiles stand-ins for NVIDIA's libraries, with cc, and runs a command with them. So graph partitioning, kernel choice,
@@ -29,6 +29,7 @@ OPERATORS = {
         "Cast",
         "Div",
         "EmbedLayerNormalization",
+        "Erf",
         "Gather",
         "Gemm",
         "Identity",
@@ -36,7 +37,7 @@ OPERATORS = {
         "Max",
         "Mul",
     ),
-    *("PackedMultiHeadAttention", "Reshape", "SkipLayerNormalization", "Sqrt", "Squeeze", "Tanh", "Unsqueeze"),
+    *("PackedMultiHeadAttention", "Relu", "Reshape", "SkipLayerNormalization", "Sqrt", "Squeeze", "Tanh", "Unsqueeze"),
 }
 
 

@@ -13,7 +13,7 @@ from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import VerificationError, WriteError
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
-from bgert_export.tables import check_tables
+from bgert_export.tables import check_tables, without_unread_types
 from bgert_export.targets import TARGETS, Job, check_targets
 from bgert_export.verification.torch_reference import require_torch
 from bgert_export.verification.verify import verify_folder
@@ -56,7 +56,7 @@ def export_checkpoint(
         locate(source, revision=revision, progress=progress), ignore_unknown_weights=ignore_unknown_weights
     )
     settings = decide(checkpoint, options)
-    spec = read_checkpoint(checkpoint.transformer_folder)
+    spec = without_unread_types(read_checkpoint(checkpoint.transformer_folder), checkpoint.architecture)
     check_tables(spec, checkpoint.architecture)
     checkpoint.network.check_finite()
     choices = settings.choices

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bgert.tokenizer.spec import TemplateSpec
 from bgert_export.errors import CheckpointError
 
 if TYPE_CHECKING:
     from bgert.tokenizer.spec import TokenizerSpec
     from bgert_export.architecture import Architecture
 
-__all__ = ["check_tables"]
+__all__ = ["check_tables", "without_unread_types"]
+
+
+def without_unread_types(spec: TokenizerSpec, architecture: Architecture) -> TokenizerSpec:
+    """The tokenizer as the network sees it: one that has no token types reads none, whatever the tokenizer gives."""
+    if architecture.family.token_types:
+        return spec
+    single, pair = (
+        TemplateSpec(prefix=template.prefix, middle=template.middle, suffix=template.suffix)
+        for template in (spec.single, spec.pair)
+    )
+    if (single, pair) != (spec.single, spec.pair):
+        spec.notes.append(f"all tokens have type 0: {architecture.model_type} has no token types")
+    return replace(spec, single=single, pair=pair)
 
 
 def check_tables(spec: TokenizerSpec, architecture: Architecture) -> None:

@@ -102,8 +102,9 @@ class TorchReference:
                 max_length=max_length,
                 return_attention_mask=False,
             )
-        # A tokenizer that gives no types leaves the model to take 0.
-        types = encoded.get("token_type_ids") or [[0] * len(ids) for ids in encoded["input_ids"]]
+        # A tokenizer that gives no types leaves the model to take 0; a model without them reads none.
+        types = encoded.get("token_type_ids") if self._token_types else None
+        types = types or [[0] * len(ids) for ids in encoded["input_ids"]]
         columns = zip(encoded["input_ids"], types, strict=True)
         return [Tokens(tuple(ids), tuple(types)) for ids, types in columns]
 

@@ -26,6 +26,9 @@ KINDS = {
     "xlm-reranker": XLM | {"architectures": ["XLMRobertaForSequenceClassification"], "num_labels": 3},
 }
 
+ELECTRA = {"model_type": "electra", "architectures": ["ElectraForSequenceClassification"], "embedding_size": 64}
+HEADS = {"electra-reranker": ELECTRA | {"num_labels": 1}}  # the one with GELU
+
 
 def draw_texts(config, lengths, seed):
     print(f"seed {seed}")
@@ -192,11 +195,11 @@ def test_heads_that_flash_attention_does_not_take(tmp_path, make_config, make_ne
         write(network, tmp_path, "cls")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | HEADS)
 def test_every_node_has_a_cuda_kernel(tmp_path, make_config, make_network, kind):
     """The facts are ONNX Runtime's own, read from its CUDA provider by tools/rehearse_cuda.py."""
     facts = json.loads(KERNELS.read_text())
-    written = write(make_network(config=make_config(**KINDS[kind])), tmp_path, kind)
+    written = write(make_network(config=make_config(**(KINDS | HEADS)[kind])), tmp_path, kind)
     model = onnx.load(tmp_path / written.files[0])
     assert without_kernel(model, facts["kernels"]) == []
 

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch
+from bgert_export.architecture import Architecture
 from bgert_export.errors import GraphRuleError, UnsupportedCheckpointError
 from bgert_export.graphs import tensorrt, tensorrt_rules
 from bgert_export.graphs.rounding import rounded_model
@@ -54,7 +55,8 @@ def run(folder, written, config, batch, *, rounded=True, partial_sums=False):
         source = rounded_model(path, partial_sums=partial_sums)
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == written.inputs
-    return session.run([written.output], PaddedLayout.of(written.inputs, config).arrays(batch))[0]
+    layout = PaddedLayout.of(written.inputs, Architecture.from_config(config).as_dict())
+    return session.run([written.output], layout.arrays(batch))[0]
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -10,7 +10,13 @@ from bgert.errors import ModelFolderError
 from bgert.tokenizer import Tokenizer
 
 FIRST = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"]
-TEXTS = ["hello the quick ½ ﬁ <mask> 日本", "naïve a  <mask>b </s> e\u0302", "<s>NOTUSED a<unk>NOTUSED", "<s> ☃ </s>", ""]
+TEXTS = [
+    "hello the quick ½ ﬁ <mask> 日本",
+    "naïve a  <mask>b </s> e\u0302",
+    "<s>NOTUSED a<unk>NOTUSED",
+    "<s> ☃ </s>",
+    "",
+]
 SETTINGS = {
     "as published": {"model_max_length": 512},
     "mask by its text": {"mask_token": "<mask>"},
