@@ -161,6 +161,28 @@ def _others() -> Iterable[KnownModel]:
         )
 
 
+def _other_families() -> Iterable[KnownModel]:
+    """Of sentence-transformers, but not of BERT's own shape."""
+    base = (12, 768, 12, 3072)
+    for name, model_type, shape, vocabulary, pooling, normalize, limit in (
+        ("all-mpnet-base-v1", "mpnet", base, 30527, "mean", True, 512),
+        ("all-mpnet-base-v2", "mpnet", base, 30527, "mean", True, 384),
+        ("multi-qa-mpnet-base-cos-v1", "mpnet", base, 30527, "mean", True, 512),
+        ("multi-qa-mpnet-base-dot-v1", "mpnet", base, 30527, "cls", False, 512),
+        ("paraphrase-mpnet-base-v2", "mpnet", base, 30527, "mean", False, 512),
+        ("paraphrase-multilingual-mpnet-base-v2", "xlm-roberta", base, 250002, "mean", False, 128),
+        ("multi-qa-distilbert-cos-v1", "distilbert", (6, 768, 12, 3072), 30522, "mean", True, 512),
+    ):
+        yield KnownModel(
+            name,
+            (model_type, *shape, vocabulary),
+            pooling=pooling,
+            normalize=normalize,
+            max_tokens=limit,
+            owner="sentence-transformers",
+        )
+
+
 def _rerankers() -> Iterable[KnownModel]:
     for size, shape in {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}.items():
         yield KnownModel(
@@ -172,4 +194,4 @@ def _rerankers() -> Iterable[KnownModel]:
         )
 
 
-_BY_NAME = {model.name.lower(): model for model in (*_encoders(), *_others(), *_rerankers())}
+_BY_NAME = {model.name.lower(): model for model in (*_encoders(), *_others(), *_other_families(), *_rerankers())}

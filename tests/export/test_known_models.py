@@ -50,6 +50,8 @@ def test_llm_embedder_has_every_task():
         ("WhereIsAI/UAE-Large-V1", "cls", None, ENGLISH, "", 1024, 512),
         ("sentence-transformers/all-MiniLM-L6-v2", "mean", True, "", "", 384, 256),
         ("sentence-transformers/all-MiniLM-L12-v2", "mean", True, "", "", 384, 128),
+        ("sentence-transformers/all-mpnet-base-v2", "mean", True, "", "", 768, 384),
+        ("sentence-transformers/multi-qa-mpnet-base-dot-v1", "cls", False, "", "", 768, 512),
         ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "mean", False, "", "", 384, 128),
     ],
 )
@@ -62,7 +64,7 @@ def test_models_of_others(hub_id, pooling, normalize, query, document, width, li
 
 @pytest.mark.parametrize(
     "name",
-    ["multilingual-e5-large-instruct", "snowflake-arctic-embed-m-long", "gte-base-en-v1.5", "all-mpnet-base-v2"],
+    ["multilingual-e5-large-instruct", "snowflake-arctic-embed-m-long", "gte-base-en-v1.5", "distiluse-base-multilingual-cased-v2"],
 )
 def test_relatives_that_are_other_models(name):
     assert find_known([name]) is None
