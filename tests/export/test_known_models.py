@@ -64,7 +64,12 @@ def test_models_of_others(hub_id, pooling, normalize, query, document, width, li
 
 @pytest.mark.parametrize(
     "name",
-    ["multilingual-e5-large-instruct", "snowflake-arctic-embed-m-long", "gte-base-en-v1.5", "distiluse-base-multilingual-cased-v2"],
+    [
+        "multilingual-e5-large-instruct",
+        "snowflake-arctic-embed-m-long",
+        "gte-base-en-v1.5",
+        "distiluse-base-multilingual-cased-v2",
+    ],
 )
 def test_relatives_that_are_other_models(name):
     assert find_known([name]) is None
