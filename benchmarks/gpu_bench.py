@@ -13,6 +13,8 @@ from gpu_peers import TorchModel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bgert.option_types import Device
+
 __all__ = ["MAX_LOGIT_ERROR", "MEAN_COSINE", "MIN_COSINE", "Bench"]
 
 # Cosines and logits against the float32 checkpoint, as in bgert_export.verification.verify.
@@ -25,7 +27,7 @@ class Bench:
 
     work: Path
     tokenizer: Path
-    device: str
+    device: Device
     torch_device: str
     geometry: str
     rerankers: bool

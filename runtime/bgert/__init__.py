@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TruncationWarning,
         UnverifiedWarning,
     )
+    from bgert.option_types import Device, Dtype, Mode, Pair, Precision, Truncation
     from bgert.reranker import Reranker
     from bgert.results import Embeddings, RunInfo, ScoreInfo, Scores
     from bgert.tokenizer import Tokenizer
@@ -31,10 +32,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BgertError",
+    "Device",
     "DeviceLostError",
     "DeviceMemoryError",
     "DeviceUnavailableError",
     "DeviceWarning",
+    "Dtype",
     "Embeddings",
     "Encoder",
     "EngineError",
@@ -42,14 +45,18 @@ __all__ = [
     "IntegrityError",
     "InvalidOptionError",
     "InvalidTextError",
+    "Mode",
     "ModelFolderError",
     "ModelNotFoundError",
     "NonFiniteOutputError",
+    "Pair",
+    "Precision",
     "Reranker",
     "RunInfo",
     "ScoreInfo",
     "Scores",
     "Tokenizer",
+    "Truncation",
     "TruncationWarning",
     "UnverifiedWarning",
     "__version__",
@@ -59,6 +66,7 @@ _HOMES = {
     "Encoder": "bgert.encoder",
     "Reranker": "bgert.reranker",
     "Tokenizer": "bgert.tokenizer",
+    **dict.fromkeys(("Device", "Dtype", "Mode", "Pair", "Precision", "Truncation"), "bgert.option_types"),
     **dict.fromkeys(("Embeddings", "RunInfo", "ScoreInfo", "Scores"), "bgert.results"),
 }
 

@@ -68,6 +68,7 @@ class BatchEncoder:
         *,
         max_length: int | None,
         truncation: str,
+        query_max_length: int | None,
         truncation_side: str,
         add_special_tokens: bool,
         split_special_tokens: bool,

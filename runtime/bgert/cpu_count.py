@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bgert.errors import DeviceWarning
+from bgert.errors import DeviceWarning, warn_caller
 from bgert.lifecycle import on_fork
 
 if TYPE_CHECKING:
@@ -39,10 +38,9 @@ def omp_threads() -> int | None:
 def warn_above_cores(threads: int | None) -> None:
     """Warn where more threads were asked for than the process has cores."""
     if threads is not None and threads > (cores := available_cpus()):
-        warnings.warn(
+        warn_caller(
             f"threads is {threads} and this process may use {cores} cores: more threads only slow it down",
             DeviceWarning,
-            stacklevel=4,
         )
 
 

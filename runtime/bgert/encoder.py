@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bgert.option_types import Dtype
     from bgert.results import RunInfo
     from bgert.runner import Window
     from bgert.tokenizer import TokenBatch
-
-    Dtype = Literal["float32", "float16", "int8", "ubinary"] | type[np.float32] | type[np.float16] | type[np.int8]
 
 __all__ = ["Encoder"]
 
@@ -85,10 +84,11 @@ class Encoder(Model):
             prompt: name of a prompt of the manifest to put before every text; None for the model's default, if it
                 has one. `query` and `document` are there in every model, empty if it does not say.
             prefix: literal text to put before every text instead of a prompt; `""` for nothing, no default either.
-            max_length: tokens a text may have, special tokens counted; longer texts are cut with a
-                `TruncationWarning`. None for the model's own limit.
+            max_length: tokens a text may have, special tokens counted, up to the model's table of positions; longer
+                texts are cut with a `TruncationWarning`. None for `self.max_length`.
             dimensions: keep only the first so many, at length one again (for models trained for that).
-            dtype: `float32`, `float16`, `int8` (rows scaled to +-127) or `ubinary` (packed bits).
+            dtype: `float32`, `float16`, `int8` (rows scaled to +-127), `ubinary` (packed bits) or `binary` (the same
+                less 128, as int8); numpy's types too.
             show_progress: a progress bar; None for one on long work in a terminal.
 
         Returns:
@@ -198,7 +198,7 @@ class Encoder(Model):
             for window in self._runner.windows(windows, self._tokenize(max_length, prefix)):
                 rows = np.empty((len(window), columns), numpy_type)
                 self._fill(rows, window, dimensions, dtype, advance)
-                warn_truncated(window.truncated, max_length or self.max_length, stacklevel=3)
+                warn_truncated(window.truncated, max_length or self.max_length)
                 yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
 
     def _encode(
@@ -213,7 +213,7 @@ class Encoder(Model):
         single = isinstance(texts, str)
         items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
         rows, info, _ = self._embed(items, prefix, max_length, dimensions, dtype, show_progress)
-        warn_truncated(info.truncated, max_length or self.max_length, stacklevel=4)
+        warn_truncated(info.truncated, max_length or self.max_length)
         return Embeddings.of(rows[0] if single else rows, info)
 
     def _embed(
@@ -267,7 +267,7 @@ class Encoder(Model):
         with never_copied:
             joined = self.__dict__.setdefault("_joined", JoinedCalls(self._embed))
         rows, info = await joined.call(items, options)
-        warn_truncated(info.truncated, max_length or self.max_length, stacklevel=2)
+        warn_truncated(info.truncated, max_length or self.max_length)
         return Embeddings.of(rows[0] if isinstance(texts, str) else rows, info)
 
     def _fill(
@@ -281,10 +281,12 @@ class Encoder(Model):
         self._runner.run(window, store, advance)
 
     def _tokenize(self, max_length: int | None, prefix: str) -> Callable[[list[str], int, int], TokenBatch]:
+        limit = max_length or self.max_length
+
         def tokenize(texts: list[str], first: int, cores: int) -> TokenBatch:
             try:
                 return self.tokenizer.encode_batch(
-                    texts, max_length=max_length, split_special_tokens=self.split_special_tokens, threads=cores
+                    texts, max_length=limit, split_special_tokens=self.split_special_tokens, threads=cores
                 )
             except InvalidTextError as error:
                 raise naming(error, lambda _, index: f"texts[{first + index}]", prefix) from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 __all__ = [
     "BgertError",
     "DeviceLostError",
@@ -21,6 +24,7 @@ __all__ = [
     "TruncationWarning",
     "UnverifiedWarning",
     "install_extra",
+    "warn_caller",
 ]
 
 
@@ -95,3 +99,11 @@ class UnverifiedWarning(UserWarning):
 
 class DeviceWarning(UserWarning):
     """A device is there and does not do what one would expect; the message says why and what to do."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the first caller outside bgert."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bgert":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

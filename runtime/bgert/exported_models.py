@@ -17,7 +17,6 @@ import os
 import stat
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from bgert.errors import (
     ModelFolderError,
     UnverifiedWarning,
     install_extra,
+    warn_caller,
 )
 from bgert.model_folder import Manifest, sha256_of
 from bgert.progress import in_terminal
@@ -106,7 +106,7 @@ class ExportedModels:
         if commit is not None and commit != self.last_commit():
             with contextlib.suppress(OSError):  # a cache that is only read
                 _write(self._folder / "main", commit)
-        self._warn(found, 5 if commit is None else 6)
+        self._warn(found)
         return found
 
     def _place(self, content: dict[str, Any], *, verify: bool) -> Path:
@@ -155,15 +155,14 @@ class ExportedModels:
                 raise undecided(f"{error}, to `bgert export {name} -o DIR`, and load DIR") from None
             return folder
 
-    def _warn(self, folder: Path, stacklevel: int) -> None:
+    def _warn(self, folder: Path) -> None:
         unproved = [entry for entry in Manifest.read(folder).graphs if entry.parity is None]
         if unproved:
             graphs = ", ".join(f"{entry.target} {entry.precision}" for entry in unproved)
-            warnings.warn(
+            warn_caller(
                 f"{self._source} was exported without a comparison with PyTorch ({graphs}): {install_extra('verify')} "
                 "and load it again, on a machine that runs the graph",
                 UnverifiedWarning,
-                stacklevel=stacklevel,
             )
 
     @contextmanager

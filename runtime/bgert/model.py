@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from bgert.backends.choose import open_backend
 from bgert.cpu_count import omp_threads, warn_above_cores
-from bgert.errors import EngineError, InvalidOptionError, ModelFolderError, TruncationWarning
+from bgert.errors import EngineError, InvalidOptionError, ModelFolderError, TruncationWarning, warn_caller
 from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.lifecycle import never_copied
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends.protocol import Backend
+    from bgert.option_types import Device, Mode, Precision
 
 __all__ = ["Model"]
 
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Self = TypeVar("Self", bound="Model")
 _SAME = " Arguments and errors are those of `Model`."
-_OPENED = ("_runner", "tokenizer", "manifest", "max_length")
+_OPENED = ("_runner", "tokenizer", "manifest", "_max_length")
 """What only an opened model has, and no pickle."""
 WINDOW = 16_384
 WINDOW_CHARACTERS = 1 << 25
@@ -65,6 +65,8 @@ class Model:
         gpu_memory_limit: bytes that the engine may take on each GPU, weights included; None for no limit.
         split_special_tokens: treat `[SEP]` and its like inside a text as plain text. By default they are what
             they are to PyTorch's tokenizer: a user who writes them puts special tokens into the input.
+        max_length: tokens an input may have, special tokens counted, up to the model's table of positions; None for
+            the limit that the checkpoint's authors set.
 
     Raises:
         InvalidOptionError: an option has a value that it cannot have, or `path` is no path.
@@ -89,12 +91,13 @@ class Model:
         self,
         path: str | Path,
         *,
-        device: str | Sequence[str] | None = "auto",
-        precision: str = "auto",
+        device: Device | Sequence[Device] | None = "auto",
+        precision: Precision = "auto",
         threads: int | None = None,
-        mode: str = "throughput",
+        mode: Mode = "throughput",
         gpu_memory_limit: int | None = None,
         split_special_tokens: bool = False,
+        max_length: int | None = None,
     ) -> None:
         if isinstance(device, int):
             raise InvalidOptionError(f"device is {device!r}: name it, as in device='cuda:{int(device)}' or 'cpu'")
@@ -107,6 +110,7 @@ class Model:
             "mode": mode,
             "gpu_memory_limit": gpu_memory_limit,
             "split_special_tokens": split_special_tokens,
+            "max_length": max_length,
         }
         self.split_special_tokens = split_special_tokens
         self._closed = False
@@ -121,6 +125,7 @@ class Model:
             found = self.manifest.kind
             raise ModelFolderError(f"{folder} holds {MODELS[found]}: load it with {CLASSES[found]}")
         self.tokenizer = Tokenizer.from_manifest(folder, self.manifest)
+        self.check_max_length(given["max_length"])
         backend = open_backend(
             folder,
             self.manifest,
@@ -131,8 +136,8 @@ class Model:
             gpu_memory_limit=given["gpu_memory_limit"],
         )
         warn_above_cores(given["threads"])
-        self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.max_tokens, threads=threads)
-        self.max_length = self.manifest.max_tokens
+        self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.positions, threads=threads)
+        self._max_length: int = given["max_length"] or self.manifest.max_tokens
         _log.debug("opened %s on %s %s with %s", folder, self.device, self.precision, self.engine)
 
     if not TYPE_CHECKING:
@@ -177,6 +182,16 @@ class Model:
     def backend(self) -> Backend:
         """The engine with the model in it."""
         return self._runner.backend
+
+    @property
+    def max_length(self) -> int:
+        """Tokens an input may have unless a call says otherwise, special tokens counted; can be set."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        self.check_max_length(value)
+        self._given["max_length"] = self._max_length = int(value)
 
     @property
     def device(self) -> str:
@@ -242,11 +257,20 @@ class Model:
             raise InvalidOptionError(f"unknown prompt {name!r}: this model has {have}; prefix= takes any other text")
         return prompts.get(name, "")
 
-    def check_max_length(self, max_length: int | None, *, pair: bool = False) -> None:
-        """Raise InvalidOptionError unless the model takes it and a token of text fits beside the special ones."""
-        if max_length is not None:
-            special = self.tokenizer.pair_special_tokens if pair else self.tokenizer.special_tokens
-            check_whole("max_length", max_length, special + 1, self.max_length)
+    def check_max_length(self, max_length: int | None) -> None:
+        """Raise InvalidOptionError unless the model has the positions and a token fits beside the special ones."""
+        if max_length is None:
+            return
+        tokenizer, manifest = self.tokenizer, self.manifest
+        special = tokenizer.pair_special_tokens if self.kind == "reranker" else tokenizer.special_tokens
+        try:
+            check_whole("max_length", max_length, special + 1, manifest.positions)
+        except InvalidOptionError as error:
+            if {"max_position_embeddings", "position_offset"} <= manifest.architecture.keys():
+                raise
+            raise InvalidOptionError(
+                f"{error}; the folder does not say how many positions the model has: for more export it again"
+            ) from None
 
 
 def check_whole(name: str, value: object, least: int, most: int | None) -> None:
@@ -258,15 +282,14 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
         raise InvalidOptionError(f"{name} is {value!r}: {said}")
 
 
-def warn_truncated(truncated: NDArray[np.bool_], limit: int, *, stacklevel: int) -> None:
-    """Say that texts were cut, naming the line of the caller `stacklevel` - 1 calls up."""
+def warn_truncated(truncated: NDArray[np.bool_], limit: int) -> None:
+    """Say that texts were cut."""
     if count := int(np.count_nonzero(truncated)):
         which = "the only input" if len(truncated) == 1 else f"{count} of {len(truncated)} inputs"
         verb, whose = ("was", "its") if count == 1 else ("were", "their")
-        warnings.warn(
+        warn_caller(
             f"{which} {verb} longer than {limit} tokens and lost {whose} end; `result.info.truncated` says which",
             TruncationWarning,
-            stacklevel=stacklevel,
         )
 
 

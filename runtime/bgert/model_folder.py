@@ -153,7 +153,7 @@ class Manifest:
     """`kind`, `settings`, `files` (list of file names), see `bgert.tokenizer.spec`."""
     tokenizer_files: list[FileEntry]
     max_tokens: int
-    """Longest input in tokens, special tokens counted."""
+    """Longest input in tokens, special tokens counted, unless the caller asks for more: `positions` is the end."""
     graphs: list[GraphEntry]
     pooling: str | None = None
     """`cls` or `mean`; None for rerankers."""
@@ -253,6 +253,12 @@ class Manifest:
     def columns(self) -> int:
         """Numbers that the graphs give for an input: the dimensions of an embedding, or the logits of a pair."""
         return int((self.dimensions if self.kind == "encoder" else self.num_labels) or 0)
+
+    @property
+    def positions(self) -> int:
+        """Longest input that the table of positions allows, special tokens counted; `max_tokens` if that is unsaid."""
+        rows, offset = (self.architecture.get(name) for name in ("max_position_embeddings", "position_offset"))
+        return self.max_tokens if rows is None or offset is None else int(rows - offset)
 
     def graph(self, target: str, precision: str | None = None) -> GraphEntry | None:
         """The first graph of a target, in the precision asked for if any; None if there is none."""

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.inputs import as_list, naming
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.option_types import Truncation, values_of
 from bgert.progress import progress_bar
 from bgert.results import ScoreInfo, Scores
-from bgert.tokenizer.tokenizer import TRUNCATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from bgert.option_types import Device, Mode, Pair, Precision
     from bgert.tokenizer import TokenBatch
-
-    Pair = tuple[str, str]
-    Truncation = Literal["longest_first", "only_first", "only_second", "flag_embedding"]
 
 __all__ = ["Reranker", "logistic"]
 
-PAIR_TRUNCATIONS = tuple(name for name in TRUNCATIONS if name != "do_not_truncate")
+
+class Cut(NamedTuple):
+    """How long pairs are cut."""
+
+    max_length: int
+    truncation: Truncation
+    query_max_length: int | None
 
 
 class Reranker(Model):
-    """A cross-encoder loaded from a folder that `bgert export` wrote. Arguments and errors are those of `Model`."""
+    """A cross-encoder loaded from a folder that `bgert export` wrote. Arguments and errors are those of `Model`.
+
+    Two more are what `score` and `rank` do unless told otherwise:
+
+    Args:
+        truncation: which side of a long pair loses its end: `longest_first` (as sentence-transformers, TEI,
+            infinity), `only_first`, `only_second`, or `flag_embedding` (FlagEmbedding: the query may have
+            `query_max_length` tokens, then the document gives way).
+        query_max_length: tokens of a query, without special ones, by `flag_embedding`; None for 3/4 of `max_length`.
+    """
 
     kind = "reranker"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: Device | Sequence[Device] | None = "auto",
+        precision: Precision = "auto",
+        threads: int | None = None,
+        mode: Mode = "throughput",
+        gpu_memory_limit: int | None = None,
+        split_special_tokens: bool = False,
+        max_length: int | None = None,
+        truncation: Truncation = "longest_first",
+        query_max_length: int | None = None,
+    ) -> None:
+        self.truncation: Truncation = _check_truncation(truncation, query_max_length)
+        self.query_max_length = query_max_length
+        super().__init__(
+            path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
+            gpu_memory_limit=gpu_memory_limit,
+            split_special_tokens=split_special_tokens,
+            max_length=max_length,
+        )
 
     @property
     def num_labels(self) -> int:
@@ -46,7 +87,8 @@ class Reranker(Model):
         prompt: str | None = None,
         prefix: str | None = None,
         max_length: int | None = None,
-        truncation: Truncation = "longest_first",
+        truncation: Truncation | None = None,
+        query_max_length: int | None = None,
         sigmoid: bool = False,
         show_progress: bool | None = None,
     ) -> Scores:
@@ -58,11 +100,11 @@ class Reranker(Model):
             prompt: name of a prompt of the manifest to put before every query; None for the model's default, if it
                 has one.
             prefix: literal text to put before every query instead of a prompt; `""` for nothing.
-            max_length: tokens a pair may have, special tokens counted; longer pairs are cut with a
-                `TruncationWarning`. None for the model's own limit.
-            truncation: which side loses its end: `longest_first` (as sentence-transformers, TEI, infinity),
-                `only_first`, `only_second`, or `flag_embedding` (FlagEmbedding: the query may have 3/4 of
-                `max_length`, then the document gives way).
+            max_length: tokens a pair may have, special tokens counted, up to the model's table of positions; longer
+                pairs are cut with a `TruncationWarning`. None for `self.max_length`.
+            truncation: which side of a long pair loses its end, as in the constructor; None for `self.truncation`.
+            query_max_length: tokens of a query by `flag_embedding`, as in the constructor; None for
+                `self.query_max_length`.
             sigmoid: scores from 0 to 1 instead of raw logits. In float32 all logits from about 17 on become 1.0.
             show_progress: a progress bar; None for one on long work in a terminal.
 
@@ -72,9 +114,9 @@ class Reranker(Model):
             and which pairs were cut.
 
         Raises:
-            InvalidTextError: an item is not a pair of `str`.
-            InvalidOptionError: an unknown prompt or truncation, a `max_length` out of range, or a side that is not to
-                be cut and leaves no room for the other.
+            InvalidTextError: an item is not a pair of `str`, or a side that is not to be cut leaves the other no room.
+            InvalidOptionError: an unknown prompt or truncation, a length out of range, or `query_max_length` without
+                `flag_embedding`.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
         items: Any = as_list(pairs, "pairs", "(query, document)", 2)
@@ -82,7 +124,8 @@ class Reranker(Model):
         if single:
             items = [items]
         before = self.text_before(prompt, prefix)
-        scores = self._score(items, len(items), before, max_length, truncation, sigmoid, show_progress, _pair_place)
+        cut = self._truncation(max_length, truncation, query_max_length)
+        scores = self._score(items, len(items), before, cut, sigmoid, show_progress, _pair_place)
         return Scores.of(scores[0], scores.info) if single else scores
 
     def rank(
@@ -94,7 +137,8 @@ class Reranker(Model):
         prompt: str | None = None,
         prefix: str | None = None,
         max_length: int | None = None,
-        truncation: Truncation = "longest_first",
+        truncation: Truncation | None = None,
+        query_max_length: int | None = None,
         sigmoid: bool = False,
         show_progress: bool | None = None,
     ) -> list[tuple[int, float]]:
@@ -108,6 +152,7 @@ class Reranker(Model):
             prefix: as in `score`.
             max_length: as in `score`.
             truncation: as in `score`.
+            query_max_length: as in `score`.
             sigmoid: as in `score`; the order is that of the logits all the same.
             show_progress: as in `score`.
 
@@ -128,7 +173,8 @@ class Reranker(Model):
             check_whole("top_k", top_k, 1, None)
         pairs = ((query, document) for document in documents)
         before = self.text_before(prompt, prefix)
-        logits = self._score(pairs, len(documents), before, max_length, truncation, False, show_progress, _rank_place)
+        cut = self._truncation(max_length, truncation, query_max_length)
+        logits = self._score(pairs, len(documents), before, cut, False, show_progress, _rank_place)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = logistic(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
@@ -138,20 +184,15 @@ class Reranker(Model):
         pairs: Iterable[Pair],
         count: int,
         prefix: str,
-        max_length: int | None,
-        truncation: str,
+        cut: Cut,
         sigmoid: bool,
         show_progress: bool | None,
         place: Callable[[str, int], str],
     ) -> Scores:
-        self.check_max_length(max_length, pair=True)
-        if truncation not in PAIR_TRUNCATIONS:
-            known = ", ".join(PAIR_TRUNCATIONS)
-            raise InvalidOptionError(f"unknown truncation {truncation!r} for a model: use one of {known}")
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done, tokenizing, running = 0, 0, 0, 0.0, 0.0
-        tokenize = self._tokenize(prefix, max_length, truncation, place)
+        tokenize = self._tokenize(prefix, cut, place)
         with progress_bar(count, show_progress) as advance:
             for window in self._runner.windows(bounded(pairs, WINDOW), tokenize):
                 stop = done + len(window)
@@ -163,7 +204,7 @@ class Reranker(Model):
                 tokens += window.tokens
                 padding += window.plan.padding
                 done = stop
-        warn_truncated(truncated, max_length or self.max_length, stacklevel=4)
+        warn_truncated(truncated, cut.max_length)
         if sigmoid:
             rows = logistic(rows)
         info = ScoreInfo(
@@ -177,12 +218,20 @@ class Reranker(Model):
             run_seconds=running,
             verified=self.verified,
             score_kind="sigmoid" if sigmoid else "logit",
-            truncation=truncation,
+            truncation=cut.truncation,
         )
         return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
 
+    def _truncation(self, max_length: int | None, truncation: str | None, query_max_length: int | None) -> Cut:
+        """How a call cuts, which without a word is what the constructor was told."""
+        self.check_max_length(max_length)
+        chosen = _check_truncation(self.truncation if truncation is None else truncation, query_max_length)
+        if query_max_length is None and chosen == "flag_embedding":
+            query_max_length = self.query_max_length
+        return Cut(max_length or self.max_length, chosen, query_max_length)
+
     def _tokenize(
-        self, prefix: str, max_length: int | None, truncation: str, place: Callable[[str, int], str]
+        self, prefix: str, cut: Cut, place: Callable[[str, int], str]
     ) -> Callable[[list[Pair], int, int], TokenBatch]:
         def tokenize(pairs: list[Pair], first: int, cores: int) -> TokenBatch:
             for index, pair in enumerate(pairs, first):
@@ -195,8 +244,9 @@ class Reranker(Model):
                 return self.tokenizer.encode_batch(
                     _with_prompt([query for query, _ in pairs], prefix),
                     [document for _, document in pairs],
-                    max_length=max_length,
-                    truncation=truncation,
+                    max_length=cut.max_length,
+                    truncation=cut.truncation,
+                    query_max_length=cut.query_max_length,
                     split_special_tokens=self.split_special_tokens,
                     threads=cores,
                 )
@@ -204,6 +254,18 @@ class Reranker(Model):
                 raise naming(error, lambda side, index: place(side, first + index), prefix) from None
 
         return tokenize
+
+
+def _check_truncation(truncation: object, query_max_length: int | None) -> Truncation:
+    """The name of a truncation; InvalidOptionError where it is unknown, or does not go with `query_max_length`."""
+    known = values_of(Truncation)
+    if not isinstance(truncation, str) or truncation not in known:
+        raise InvalidOptionError(f"unknown truncation {truncation!r} for a model: use one of {', '.join(known)}")
+    if query_max_length is not None:
+        check_whole("query_max_length", query_max_length, 1, None)
+        if truncation != "flag_embedding":
+            raise InvalidOptionError(f"query_max_length is for truncation 'flag_embedding', and this is {truncation!r}")
+    return cast("Truncation", truncation)
 
 
 def _pair_place(side: str, number: int) -> str:

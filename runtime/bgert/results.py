@@ -121,7 +121,13 @@ class Scores(_Result):
         return result
 
 
-DTYPES = ("float32", "float16", "int8", "ubinary")
+_NUMPY_TYPES: dict[str, type[Any]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int8": np.int8,
+    "binary": np.int8,
+    "ubinary": np.uint8,
+}
 
 
 def dtype_name(dtype: object) -> str:
@@ -130,22 +136,23 @@ def dtype_name(dtype: object) -> str:
         return dtype
     if dtype in (np.float32, np.float16, np.int8):
         return str(np.dtype(cast("Any", dtype)).name)
-    raise InvalidOptionError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    raise InvalidOptionError(f"unknown dtype {dtype!r}: use one of {', '.join(_NUMPY_TYPES)}")
 
 
 def output_shape(dimensions: int, dtype: str) -> tuple[int, type[Any]]:
     """Columns and numpy type of an embedding in a dtype.
 
     Raises:
-        InvalidOptionError: unknown dtype, or `ubinary` with dimensions that fill no whole bytes.
+        InvalidOptionError: unknown dtype, or packed bits with dimensions that fill no whole bytes.
     """
-    if dtype not in DTYPES:
-        raise InvalidOptionError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    if dtype == "ubinary":
-        if dimensions % 8:
-            raise InvalidOptionError(f"ubinary packs 8 dimensions a byte, {dimensions} is not a multiple of 8")
-        return dimensions // 8, np.uint8
-    return dimensions, {"float32": np.float32, "float16": np.float16, "int8": np.int8}[dtype]
+    numpy_type = _NUMPY_TYPES.get(dtype)
+    if numpy_type is None:
+        raise InvalidOptionError(f"unknown dtype {dtype!r}: use one of {', '.join(_NUMPY_TYPES)}")
+    if dtype not in ("binary", "ubinary"):
+        return dimensions, numpy_type
+    if dimensions % 8:
+        raise InvalidOptionError(f"{dtype} packs 8 dimensions a byte, {dimensions} is not a multiple of 8")
+    return dimensions // 8, numpy_type
 
 
 def shorten(vectors: NDArray[np.float32], dimensions: int | None, normalize: bool) -> NDArray[np.float32]:
@@ -165,7 +172,7 @@ def convert(vectors: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
     `int8` scales each row so that its largest component is +-127: cosines survive, lengths do not, and a row does
     not depend on its neighbours. `ubinary` keeps one bit a dimension (1 where positive), most significant first,
-    as `numpy.packbits` and the sentence-transformers format of that name.
+    as `numpy.packbits` and the sentence-transformers format of that name; `binary` is that less 128, as int8.
     """
     if dtype == "float16":
         return vectors.astype(np.float16)
@@ -174,4 +181,6 @@ def convert(vectors: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         return np.rint(vectors * (127 / np.where(largest > 0, largest, 1))).astype(np.int8)
     if dtype == "ubinary":
         return np.packbits(vectors > 0, axis=1)
+    if dtype == "binary":
+        return (np.packbits(vectors > 0, axis=1) ^ np.uint8(128)).view(np.int8)
     return vectors

@@ -195,6 +195,7 @@ inline void check_batch(const Tested& tested, const Template& single, const Temp
   BatchOptions options;
   options.max_length = chance(20) ? kUnlimited : std::max(single.size(), pair.size()) + below(40);
   options.truncation = static_cast<Truncation>(below(5));
+  if (chance(30)) options.most_first = below(40);
   options.side = chance(50) ? TruncationSide::kLeft : TruncationSide::kRight;
   options.add_special_tokens = chance(80);
   options.split_special_tokens = chance(20);

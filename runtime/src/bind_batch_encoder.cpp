@@ -72,11 +72,12 @@ bgert::TruncationSide side_of(const std::string& name) {
 
 EncodeResult encode(const bgert::BatchEncoder& encoder, nb::handle texts, nb::handle pairs,
                     std::optional<std::size_t> max_length, const std::string& truncation,
-                    const std::string& truncation_side, bool add_special_tokens, bool split_special_tokens,
+                    std::optional<std::size_t> query_max_length, const std::string& truncation_side, bool add_special_tokens, bool split_special_tokens,
                     std::size_t threads) {
   bgert::BatchOptions options;
   options.max_length = max_length.value_or(bgert::kUnlimited);
   options.truncation = truncation_of(truncation);
+  options.most_first = query_max_length;
   options.side = side_of(truncation_side);
   options.add_special_tokens = add_special_tokens;
   options.split_special_tokens = split_special_tokens;
@@ -123,9 +124,9 @@ void bind_batch_encoder(nb::module_& module) {
              const bgert::Template& pair) { new (self) bgert::BatchEncoder(std::move(model), single, pair); },
           nb::arg("model"), nb::arg("single"), nb::arg("pair"))
       .def("encode", &encode, nb::arg("texts"), nb::arg("pairs").none(), nb::kw_only(), nb::arg("max_length").none(),
-           nb::arg("truncation"), nb::arg("truncation_side"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"),
+           nb::arg("truncation"), nb::arg("query_max_length").none(), nb::arg("truncation_side"), nb::arg("add_special_tokens"), nb::arg("split_special_tokens"), nb::arg("threads"),
            nb::sig("def encode(self, texts: collections.abc.Sequence[str], pairs: collections.abc.Sequence[str] | None, "
-                   "*, max_length: int | None, truncation: str, truncation_side: str, add_special_tokens: bool, split_special_tokens: bool, "
+                   "*, max_length: int | None, truncation: str, query_max_length: int | None, truncation_side: str, add_special_tokens: bool, split_special_tokens: bool, "
                    "threads: int) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32], "
                    "numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.bool_]]"));
 }

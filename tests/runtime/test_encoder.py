@@ -1,5 +1,7 @@
 """The public encoder, on a real trained model."""
 
+import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -154,9 +156,9 @@ def test_inputs_that_are_no_text(encoder, texts, message):
         encoder.encode(texts)
 
 
-@pytest.mark.parametrize("max_length", [0, 1, 2, -1, 257, 10**9, "8", 8.0, True])
+@pytest.mark.parametrize("max_length", [0, 1, 2, -1, 513, 10**9, "8", 8.0, True])
 def test_max_length_out_of_range(encoder, max_length):
-    with pytest.raises(bgert.InvalidOptionError, match="from 3 to 256"):
+    with pytest.raises(bgert.InvalidOptionError, match="from 3 to 512"):
         encoder.encode("x", max_length=max_length)
     with pytest.raises(bgert.InvalidOptionError):
         encoder.stream(["x"], max_length=max_length)
@@ -312,10 +314,49 @@ def test_what_the_engine_refuses_is_an_error_of_ours(demo_folder):
 
 def test_no_way_leads_past_the_table_of_positions(demo_folder):
     encoder = bgert.Encoder(demo_folder)
-    encoder.max_length = encoder.tokenizer.max_length = 10_000
-    for options in ({}, {"max_length": 2000}):
-        with pytest.raises(bgert.InvalidOptionError, match="input 1 has 2000 tokens and the model takes 256"):
-            encoder.encode(["short", "word " * 1998], **options)
+    encoder._max_length = 10_000
+    with pytest.raises(bgert.InvalidOptionError, match="input 1 has 2000 tokens and the model takes 512"):
+        encoder.encode(["short", "word " * 1998])
+    for options in ({"max_length": 2000}, {"max_length": 513}):
+        with pytest.raises(bgert.InvalidOptionError, match="from 3 to 512"):
+            encoder.encode("word " * 1998, **options)
+        with pytest.raises(bgert.InvalidOptionError, match="from 3 to 512"):
+            bgert.Encoder(demo_folder, **options)
+    with pytest.raises(bgert.InvalidOptionError, match="from 3 to 512"):
+        encoder.max_length = 513
+
+
+@pytest.mark.parametrize("way", ["call", "constructor", "attribute", "pickle"])
+def test_max_length_goes_up_to_the_table_of_positions(demo_folder, demo_checkpoint, way):
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["word and another " * 100, "short", "nothing is cut here " * 90]
+    peer = SentenceTransformer(str(demo_checkpoint), device="cpu")
+    peer.max_seq_length = 512
+    encoder, options = bgert.Encoder(demo_folder, max_length=512 if way in ("constructor", "pickle") else None), {}
+    if way == "call":
+        options = {"max_length": 512}
+    elif way == "attribute":
+        encoder.max_length = 512
+    elif way == "pickle":
+        encoder = pickle.loads(pickle.dumps(encoder))
+    result = encoder.encode(texts, **options)
+    assert not result.info.truncated.any()
+    np.testing.assert_allclose(result, peer.encode(texts), atol=2e-6)
+    assert np.abs(result - bgert.Encoder(demo_folder).encode(texts, max_length=256)).max() > 1e-2
+    with pytest.warns(bgert.TruncationWarning, match="longer than 512 tokens"):
+        encoder.encode("word " * 600, **options)
+
+
+def test_a_folder_that_does_not_say_its_positions_keeps_its_limit(demo_folder, tmp_path):
+    folder = shutil.copytree(demo_folder, tmp_path / "model")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    del manifest["architecture"]["max_position_embeddings"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    encoder = bgert.Encoder(folder)
+    assert encoder.encode("a", max_length=256).shape == (384,)
+    with pytest.raises(bgert.InvalidOptionError, match="from 3 to 256; the folder does not say how many positions"):
+        encoder.encode("a", max_length=257)
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(demo_folder, monkeypatch):

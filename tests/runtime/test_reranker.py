@@ -149,12 +149,12 @@ def test_rank_refuses_what_it_cannot_rank(reranker):
 def test_truncation_options(reranker):
     with pytest.raises(bgert.InvalidOptionError, match="longest_first"):
         reranker.score([(QUERY, "text")], truncation="sometimes")
-    for truncation in ("do_not_truncate", "DO_NOT_TRUNCATE", None, ["longest_first"]):
+    for truncation in ("do_not_truncate", "DO_NOT_TRUNCATE", "", ["longest_first"]):
         for call in (reranker.score, lambda pairs, **options: reranker.rank(QUERY, ["text"], **options)):
             with pytest.raises(bgert.InvalidOptionError, match="use one of longest_first, only_first, only_second"):
                 call([("word " * 80, "text")], truncation=truncation)
-    for max_length in (0, 3, 65, "9"):
-        with pytest.raises(bgert.InvalidOptionError, match="from 4 to 64"):
+    for max_length in (0, 3, 73, "9"):
+        with pytest.raises(bgert.InvalidOptionError, match="from 4 to 72"):
             reranker.score([(QUERY, "text")], max_length=max_length)
     with pytest.raises(bgert.BgertError):
         reranker.score([("word " * 80, "text")], truncation="only_second")
@@ -206,3 +206,28 @@ def test_a_reranker_travels_and_takes_a_literal_prefix(reranker):
     assert scores.info.run_seconds > 0
     assert np.array_equal(reranker.score([("b", "c")], prefix="a "), reranker.score([("a b", "c")], prefix=""))
     assert there.rank("b", ["c"], prefix="a ") == reranker.rank("a b", ["c"], prefix="")
+
+
+def test_query_max_length_at_construction_and_in_a_call(folder, reranker):
+    pairs = [("how to copy a folder with everything in it", "list of files " * 30), ("copy", "a file")]
+    flag = bgert.Reranker(folder, truncation="flag_embedding", query_max_length=4, max_length=32)
+    same = {"truncation": "flag_embedding", "query_max_length": 4, "max_length": 32}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bgert.TruncationWarning)
+        expected = flag.score([("how to copy a", pairs[0][1]), pairs[1]])
+        for scores in (flag.score(pairs), reranker.score(pairs, **same), pickle.loads(pickle.dumps(flag)).score(pairs)):
+            assert np.array_equal(scores, expected)
+            assert (scores.info.truncation, scores.info.truncated.tolist()) == ("flag_embedding", [True, False])
+        others = [same | other for other in ({"query_max_length": None}, {"query_max_length": 5}, {"max_length": 40})]
+        for options in [*others, {"max_length": 32, "truncation": "only_second"}]:
+            assert reranker.score(pairs, **options)[0] != expected[0], options
+        assert np.array_equal(flag.score(pairs, truncation="longest_first"), reranker.score(pairs, max_length=32))
+        assert flag.rank(pairs[0][0], [pairs[0][1]]) == reranker.rank(pairs[0][0], [pairs[0][1]], **same)
+    for make in (lambda **options: bgert.Reranker(folder, **options), lambda **o: reranker.score(pairs, **o)):
+        with pytest.raises(bgert.InvalidOptionError, match="query_max_length is for truncation 'flag_embedding'"):
+            make(query_max_length=4)
+        for wrong in (0, -1, 2.5, "4", True):
+            with pytest.raises(bgert.InvalidOptionError, match="query_max_length is"):
+                make(truncation="flag_embedding", query_max_length=wrong)
+        with pytest.raises(bgert.InvalidOptionError, match="unknown truncation"):
+            make(truncation="sometimes")

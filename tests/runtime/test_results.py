@@ -35,6 +35,16 @@ def test_ubinary_is_one_bit_a_dimension_most_significant_first():
     assert convert(bits, "ubinary").tolist() == [[0b10110001]]
 
 
+@pytest.mark.parametrize("dtype", ["binary", "ubinary"])
+def test_bits_are_those_of_sentence_transformers(dtype):
+    quantize = pytest.importorskip("sentence_transformers.util.quantization").quantize_embeddings
+    vectors = np.random.default_rng(7).standard_normal((50, 384)).astype(np.float32)
+    vectors[0, ::3] = 0
+    expected, found = quantize(vectors, precision=dtype), convert(vectors, dtype)
+    assert (found.dtype, found.shape) == (expected.dtype, (50, 48)) == (output_shape(384, dtype)[1], (50, 48))
+    assert np.array_equal(found, expected)
+
+
 def test_float16_and_float32():
     assert convert(VECTORS, "float16").dtype == np.float16
     assert convert(VECTORS, "float32") is VECTORS
@@ -43,7 +53,7 @@ def test_float16_and_float32():
 def test_output_shape():
     assert output_shape(384, "ubinary") == (48, np.uint8)
     assert output_shape(384, "int8") == (384, np.int8)
-    with pytest.raises(InvalidOptionError, match="float32, float16, int8, ubinary"):
+    with pytest.raises(InvalidOptionError, match="float32, float16, int8, binary, ubinary"):
         output_shape(384, "float64")
     with pytest.raises(InvalidOptionError, match="multiple of 8"):
         output_shape(12, "ubinary")

@@ -64,16 +64,16 @@ def choose_lengths(lengths: NDArray[np.int32], max_tokens: int, most: int = MOST
     return [edges[index] for index in reversed(chosen)]
 
 
-def profiles_of(lengths: Sequence[int], max_tokens: int, tokens_per_batch: int) -> list[Profile]:
+def profiles_of(lengths: Sequence[int], positions: int, tokens_per_batch: int) -> list[Profile]:
     """One profile a length, each with as many texts as fill a batch.
 
     Raises:
         InvalidOptionError: a length is out of range, or none or too small a batch was asked for.
     """
     ordered = sorted(set(lengths))
-    if not ordered or ordered[0] < 1 or ordered[-1] > max_tokens:
+    if not ordered or ordered[0] < 1 or ordered[-1] > positions:
         raise InvalidOptionError(
-            f"bucket lengths {list(lengths)}: this model takes whole numbers from 1 to {max_tokens}"
+            f"bucket lengths {list(lengths)}: this model takes whole numbers from 1 to {positions}"
         )
     if tokens_per_batch < ordered[-1]:
         raise InvalidOptionError(

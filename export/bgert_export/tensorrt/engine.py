@@ -88,7 +88,7 @@ def plan_profiles(folder: Path, options: BuildOptions) -> tuple[Manifest, GraphE
         lengths = choose_lengths(_lengths_in(folder, manifest, options.lengths_file), longest)
     else:
         lengths = default_lengths(longest)
-    return manifest, graph, profiles_of(lengths, longest, options.tokens_per_batch)
+    return manifest, graph, profiles_of(lengths, manifest.positions, options.tokens_per_batch)
 
 
 def _check_targets(options: BuildOptions, precision: str) -> None:

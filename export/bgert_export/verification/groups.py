@@ -41,8 +41,15 @@ class Group:
         return tokenizer.encode_batch(texts, self.second, max_length=self.max_length)
 
 
-def built_in_groups(kind: str, max_tokens: int) -> list[Group]:
-    """The texts that every export is verified on, or pairs of texts for a reranker."""
+def built_in_groups(kind: str, max_tokens: int, positions: int = 0) -> list[Group]:
+    """The texts that every export is verified on, or pairs of texts for a reranker.
+
+    Args:
+        kind: `encoder` or `reranker`.
+        max_tokens: longest input that is not asked for.
+        positions: longest input that can be asked for.
+    """
+    beyond = built_in.lengths_beyond(max_tokens, positions)
     if kind == "reranker":
         groups = [
             Group(f"query {number}", [query] * len(documents), max_tokens, documents)
@@ -54,7 +61,7 @@ def built_in_groups(kind: str, max_tokens: int) -> list[Group]:
         groups.append(Group("uneven batch", queries, max_tokens, documents, one_batch=True))
         least = 6
         long = built_in.long_text()
-        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(max_tokens, least)]
+        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(max_tokens, least) + beyond]
         return groups + [Group(f"length {n}", [query], n, [document]) for query, document, n in ladder]
     groups = [Group("mixed texts", built_in.mixed(), max_tokens)]
     groups += [
@@ -62,7 +69,7 @@ def built_in_groups(kind: str, max_tokens: int) -> list[Group]:
         for number, texts in enumerate(built_in.adversarial())
     ]
     words = built_in.long_text().split()
-    for number, n in enumerate(built_in.ladder_lengths(max_tokens)):
+    for number, n in enumerate(built_in.ladder_lengths(max_tokens) + beyond):
         # One at a time, each with other words; two tokens are the special ones alone.
         text = " ".join(words[number:]) if n > 2 else ""
         groups.append(Group(f"length {n}", [text], max(n, 3)))

@@ -78,6 +78,11 @@ def ladder_lengths(most: int, least: int = 2) -> list[int]:
     return [*dense, *range(24 + step, most, step), *([most] if most > dense[-1] else [])]
 
 
+def lengths_beyond(most: int, positions: int) -> list[int]:
+    """Token counts past the model's own limit: the next, one in the middle, and the last that has a position."""
+    return sorted({most + 1, (most + positions) // 2, positions}) if positions > most else []
+
+
 def long_text(words: int = 1200) -> str:
     """A text longer than any model reads, in several scripts."""
     sentences = [text for group in zip(_CHINESE, _LANGUAGES, strict=False) for text in group]

@@ -133,7 +133,7 @@ def verify_against(
     groups = (
         file_groups(manifest.kind, manifest.max_tokens, texts_file)
         if texts_file
-        else built_in_groups(manifest.kind, manifest.max_tokens)
+        else built_in_groups(manifest.kind, manifest.max_tokens, manifest.positions if device == "cpu" else 0)
     )
     reports = _compare(user_path(folder), manifest, checkpoint, groups, texts_file, progress, device, show_progress)
     if not reports:
@@ -158,7 +158,8 @@ def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | Non
     A graph for a device that is not here has no report.
     """
     manifest = Manifest.read(folder)
-    return _compare(folder, manifest, checkpoint, built_in_groups(manifest.kind, manifest.max_tokens), None, progress)
+    groups = built_in_groups(manifest.kind, manifest.max_tokens, manifest.positions)
+    return _compare(folder, manifest, checkpoint, groups, None, progress)
 
 
 def _compare(
@@ -381,13 +382,14 @@ def _run_groups(
 
 
 def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
+    options: dict[str, Any] = {"device": graph.target, "precision": graph.precision}
     if kind == "encoder":
         from bgert.encoder import Encoder
 
-        return Encoder(folder, device=graph.target, precision=graph.precision)
+        return Encoder(folder, **options)
     from bgert.reranker import Reranker
 
-    return Reranker(folder, device=graph.target, precision=graph.precision)
+    return Reranker(folder, **options)
 
 
 def _same_order(expected: NDArray[np.float64], found: Array, gap: float) -> bool:

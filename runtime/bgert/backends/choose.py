@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import (
@@ -12,6 +11,7 @@ from bgert.errors import (
     DeviceWarning,
     EngineNotInstalledError,
     InvalidOptionError,
+    warn_caller,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: st
             graph,
             device=number,
             pad_token_id=int(manifest.architecture.get("pad_token_id", 0)),
-            max_tokens=manifest.max_tokens,
+            max_tokens=manifest.positions,
             memory_limit=memory_limit,
         )
         for number in numbers
@@ -158,10 +158,9 @@ def _open_auto(
             reason = "the model folder has no cuda graph: export it with `--target cpu --target cuda`"
     if reason is not None and reason not in _said:
         _said.add(reason)
-        warnings.warn(
+        warn_caller(
             f"there is an NVIDIA GPU here, and the CPU is used: {reason} (device='cpu' says nothing)",
             DeviceWarning,
-            stacklevel=5,
         )
     return _open_cpu(folder, manifest, precision, threads, mode)
 

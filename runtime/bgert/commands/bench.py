@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from bgert.option_types import Device, Mode, Precision
+
 __all__ = ["add_options", "bench", "report", "run"]
 
 
@@ -102,10 +104,10 @@ def bench(
     against: str | None,
     texts: int,
     rounds: int,
-    device: str,
-    precision: str,
+    device: Device,
+    precision: Precision,
     threads: int | None,
-    mode: str = "throughput",
+    mode: Mode = "throughput",
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Time `encode` on docstrings of the standard library; one warm-up and `rounds` timed rounds an engine.

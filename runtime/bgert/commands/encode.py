@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="name of another prompt of the model")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens a text may have")
     parser.add_argument("--dimensions", type=int, metavar="N", help="keep the first N dimensions")
-    parser.add_argument("--dtype", default="float32", help="float32, float16, int8 or ubinary")
+    parser.add_argument("--dtype", default="float32", help="float32, float16, int8, ubinary or binary")
     quiet_option(parser)
     engine_options(parser)
 

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             ", ".join(str(manifest.source[key]) for key in ("id", "path", "revision") if manifest.source.get(key)),
         ),
         ("architecture", f"{architecture.get('model_type', '?')}: {numbers}"),
-        ("max tokens", str(manifest.max_tokens)),
+        ("max tokens", f"{manifest.max_tokens}, up to {manifest.positions} by max_length"),
     ]
     if manifest.kind == "encoder":
         lines.append(

@@ -80,7 +80,7 @@ def measure(
     load_seconds = time.perf_counter() - begun
     lengths = points.lengths or sorted({min(length, model.max_length) for length in (16, 128, 512)})
     for length in lengths:
-        model.check_max_length(length, pair=isinstance(model, Reranker))
+        model.check_max_length(length)
     pairs = [(batch, length) for length in lengths for batch in points.batches]
     total = sum(batch * length for batch, length in pairs) * (points.calls + points.warm_up)
     with progress_bar(total, show_progress, unit="token") as advance, warnings.catch_warnings():

@@ -56,7 +56,7 @@ class MtebEncoder:
             languages=None,
             n_parameters=None,
             memory_usage_mb=None,
-            max_tokens=manifest.max_tokens,
+            max_tokens=self.encoder.max_length,
             embed_dim=self.encoder.dimensions,
             license=None,
             open_weights=None,
@@ -73,7 +73,7 @@ class MtebEncoder:
                     [
                         [file.sha256 for graph in manifest.graphs for file in graph.files],
                         [file.sha256 for file in manifest.tokenizer_files],
-                        [manifest.max_tokens, manifest.prompts, manifest.default_prompt, manifest.tokenizer],
+                        [self.encoder.max_length, manifest.prompts, manifest.default_prompt, manifest.tokenizer],
                     ]
                 ),
             },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,9 +117,8 @@ def load(number: int, settings: Settings) -> Served:
     given = settings.folders[number]
     folder = locate(given, targets_for(settings.device, settings.precision))
     manifest = Manifest.read(folder)
-    model = CLASSES[manifest.kind](
-        folder, device=settings.device, precision=settings.precision, threads=settings.threads
-    )
+    options: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
+    model = CLASSES[manifest.kind](folder, **options)
     base = Path(given).resolve().name if Path(given).exists() else given
     name = settings.name[number] if settings.name else base
     aliases = {base, str(manifest.source.get("id") or base)}

@@ -257,6 +257,7 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         truncation: str = "longest_first",
+        query_max_length: int | None = None,
         truncation_side: str = "right",
         add_special_tokens: bool = True,
         split_special_tokens: bool = False,
@@ -271,6 +272,8 @@ class Tokenizer:
             truncation: what to cut when a row is too long: `longest_first`, `only_first`, `only_second`, or
                 `flag_embedding` (the first text to 3/4 of `max_length`, then as `only_second`), or `do_not_truncate`,
                 which ignores `max_length`.
+            query_max_length: tokens that the first text may have by `flag_embedding`, without special ones, instead
+                of 3/4 of `max_length`.
             truncation_side: `right` keeps the beginning of a text that is cut, `left` its end.
             add_special_tokens: put special tokens around the texts.
             split_special_tokens: treat special tokens that occur in a text as plain text.
@@ -297,12 +300,15 @@ class Tokenizer:
             raise InvalidOptionError(f"truncation {truncation!r} needs pairs: use 'longest_first' for single texts")
         limit = _whole("max_length", max_length, 0)
         cores = _whole("threads", threads, 1)
+        if query_max_length is not None and truncation != "flag_embedding":
+            raise InvalidOptionError(f"query_max_length is for truncation 'flag_embedding', and this is {truncation!r}")
         with NativeCall():
             encoded = self._encoder.encode(
                 texts,
                 pairs,
                 max_length=self.max_length if limit is None else limit,
                 truncation=truncation,
+                query_max_length=_whole("query_max_length", query_max_length, 1),
                 truncation_side=truncation_side,
                 add_special_tokens=_flag("add_special_tokens", add_special_tokens),
                 split_special_tokens=_flag("split_special_tokens", split_special_tokens),

@@ -62,6 +62,14 @@ struct Queries {
   }
 };
 
+/// Tokens that a first text may have before the pair is looked at.
+std::size_t most_of_first(const BatchOptions& options) {
+  if (options.truncation != Truncation::kFlagEmbedding) return kUnlimited;
+  if (options.most_first) return *options.most_first;
+  if (options.max_length == kUnlimited) return kUnlimited;
+  return options.max_length / 4 * 3 + options.max_length % 4 * 3 / 4;
+}
+
 /// One encode call: what all its threads share.
 class Job {
  public:
@@ -77,9 +85,7 @@ class Job {
         room_(options.truncation == Truncation::kNone || options.max_length == kUnlimited
                   ? kUnlimited
                   : options.max_length - layout.size()),
-        most_first_(options.truncation == Truncation::kFlagEmbedding && options.max_length != kUnlimited
-                        ? options.max_length / 4 * 3 + options.max_length % 4 * 3 / 4
-                        : kUnlimited),
+        most_first_(most_of_first(options)),
         model_options_{left_ ? kUnlimited : room_, options.split_special_tokens},
         threads_(std::min(options.threads, (bytes_of(texts) + bytes_of(pairs)) / kThreadBytes + 1)) {}
 

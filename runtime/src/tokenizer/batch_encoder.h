@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -36,6 +37,7 @@ constexpr std::size_t kUnlimited = static_cast<std::size_t>(-1);
 struct BatchOptions {
   std::size_t max_length = kUnlimited;  ///< special tokens counted
   Truncation truncation = Truncation::kLongestFirst;
+  std::optional<std::size_t> most_first;  ///< kFlagEmbedding: tokens a first text may have; 3/4 of max_length if unset
   TruncationSide side = TruncationSide::kRight;
   bool add_special_tokens = true;
   bool split_special_tokens = false;

@@ -162,7 +162,7 @@ def test_a_wrong_prompt_is_named(folder, exported, tmp_path, wrong):
 def test_a_wrong_limit_is_named(folder, exported):
     encoder = bgert.Encoder(exported)
     encoder.manifest = replace(encoder.manifest, max_tokens=40)
-    encoder.tokenizer.max_length = 40
+    encoder.max_length = 40
     calls = reference_calls(Checkpoint.open(Source(folder)), encoder.manifest)
     _, failures = compare_calls(encoder, encoder.manifest, calls, LIMITS)
     assert len(failures) == 3

@@ -79,7 +79,7 @@ def test_auto_without_a_gpu_is_the_cpu_and_no_news(folders, monkeypatch):
 def test_auto_takes_the_gpu(folders, gpu_present, working_cuda):
     encoder = silently(folders / "cpu-cuda")
     assert (encoder.device, encoder.precision) == ("cuda:0", "fp16")
-    assert working_cuda == [{"device": 0, "pad_token_id": 0, "max_tokens": 64, "memory_limit": None}]
+    assert working_cuda == [{"device": 0, "pad_token_id": 0, "max_tokens": 72, "memory_limit": None}]
     assert silently(folders / "cpu-cuda", precision="fp32").device == "cpu"
 
 

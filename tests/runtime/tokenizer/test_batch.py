@@ -263,6 +263,7 @@ def test_texts_that_are_refused(ours, texts, pairs, message):
         ({"truncation": None}, "unknown truncation"),
         ({"truncation": ["longest_first"]}, "unknown truncation"),
         ({"truncation": "only_second"}, "needs pairs"),
+        ({"query_max_length": 9}, "query_max_length is for truncation 'flag_embedding', and this is 'longest_first'"),
         ({"truncation_side": "Left"}, "unknown truncation_side 'Left': use one of right, left"),
         ({"truncation_side": None}, "unknown truncation_side"),
         ({"max_length": 0}, "max_length is 0, but the special tokens alone are 2"),

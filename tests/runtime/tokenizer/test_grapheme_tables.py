@@ -56,7 +56,7 @@ def test_clusters_of_random_text(tool, rng):
     draw = random.Random(rng.randrange(2**32))
     texts = ["".join(chr(draw.choice(CLASSES)) for _ in range(draw.randint(1, 12))) for _ in range(20_000)]
     ids, cuts, _, _ = encoder.encode(
-        texts, None, max_length=None, truncation="do_not_truncate", add_special_tokens=False,
+        texts, None, max_length=None, truncation="do_not_truncate", query_max_length=None, add_special_tokens=False,
         split_special_tokens=False, threads=1, truncation_side="right",
     )  # fmt: skip
     for i, text in enumerate(texts):

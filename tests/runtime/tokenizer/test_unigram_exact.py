@@ -198,13 +198,13 @@ def test_pairs(both, rng, compare):
     ]
 
 
-def flag_embedding(theirs, first, second, max_length, side="right"):
+def flag_embedding(theirs, first, second, max_length, side="right", query_max_length=None):
     """FlagEmbedding's reranker: each text alone, then prepare_for_model; None where the second is too short to cut."""
 
     def cut(ids, length):
         return ids[:length] if side == "right" else ids[max(len(ids) - length, 0) :]
 
-    query = cut(theirs.encode(first, add_special_tokens=False).ids, max_length * 3 // 4)
+    query = cut(theirs.encode(first, add_special_tokens=False).ids, query_max_length or max_length * 3 // 4)
     passage = cut(theirs.encode(second, add_special_tokens=False).ids, max_length)
     surplus = len(query) + len(passage) + theirs.num_special_tokens_to_add(True) - max_length
     if surplus > 0:
@@ -229,8 +229,10 @@ def test_flag_embedding(both, demo_checkpoint, rng):
             first, second = (" ".join(rng.choice(words) for _ in range(rng.randrange(n))) for n in (60, 120))
             max_length = rng.choice([8, 9, 15, 16, 17, 18, 32, 50, 64, 100])
             side = rng.choice(["right", "left"])
-            expected = flag_embedding(theirs, first, second, max_length, side)
+            query = rng.choice([None, 1, 3, 7, 20, 200])
+            expected = flag_embedding(theirs, first, second, max_length, side, query)
             options = {"max_length": max_length, "truncation": "flag_embedding", "truncation_side": side}
+            options["query_max_length"] = query
             if expected is None:
                 with pytest.raises(InvalidTextError, match=r"texts\[0\]"):
                     ours.encode_batch([first], [second], **options)
