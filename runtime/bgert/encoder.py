@@ -13,12 +13,12 @@ from bgert.joined_calls import JoinedCalls
 from bgert.lifecycle import never_copied
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
 from bgert.progress import progress_bar
-from bgert.results import Embeddings, convert, dtype_name, output_shape, shorten
+from bgert.results import Embeddings, convert, cosines, dtype_name, output_shape, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from bgert.option_types import Dtype
     from bgert.results import RunInfo
@@ -89,7 +89,7 @@ class Encoder(Model):
             dimensions: keep only the first so many, at length one again (for models trained for that).
             dtype: `float32`, `float16`, `int8` (rows scaled to +-127), `ubinary` (packed bits) or `binary` (the same
                 less 128, as int8); numpy's types too.
-            show_progress: a progress bar; None for one on long work in a terminal.
+            show_progress: a progress bar; None for one on long work in a terminal or a notebook.
 
         Returns:
             `[dim]` for a `str`, `[n, dim]` for a list, in the caller's order, with an `info` that tells device,
@@ -139,6 +139,21 @@ class Encoder(Model):
 
     encode_query = encode_queries
     encode_document = encode_corpus
+
+    def similarity(self, queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
+        """Cosines of every query with every document, as `similarity` of sentence-transformers.
+
+        Args:
+            queries: embeddings [q, dim], or [dim] for one, in float32, float16 or int8.
+            documents: embeddings [n, dim], or [dim] for one.
+
+        Returns:
+            float32[q, n].
+
+        Raises:
+            InvalidOptionError: packed bits, whose distance is Hamming's, or shapes that do not fit.
+        """
+        return cosines(queries, documents)
 
     def stream(
         self,
@@ -199,7 +214,7 @@ class Encoder(Model):
                 rows = np.empty((len(window), columns), numpy_type)
                 self._fill(rows, window, dimensions, dtype, advance)
                 warn_truncated(window.truncated, max_length or self.max_length)
-                yield Embeddings.of(rows, self.run_info(window.truncated, window.tokens, window.plan.padding))
+                yield Embeddings.of(rows, self._run_info(window.truncated, window.tokens, window.plan.padding))
 
     def _encode(
         self,
@@ -244,7 +259,7 @@ class Encoder(Model):
                 padding += window.plan.padding
                 done = stop
         tokens = int(lengths.sum())
-        info = self.run_info(truncated, tokens, padding, tokenize_seconds=tokenizing, run_seconds=running)
+        info = self._run_info(truncated, tokens, padding, tokenize_seconds=tokenizing, run_seconds=running)
         return rows, info, lengths
 
     async def aencode(

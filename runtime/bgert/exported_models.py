@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import stat
 import sys
@@ -37,6 +38,8 @@ from bgert.progress import in_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["ExportedModels", "targets_for"]
 
@@ -153,6 +156,7 @@ class ExportedModels:
                 raise _cannot_export(name, str(error)) from None
             except undecided as error:
                 raise undecided(f"{error}, to `bgert export {name} -o DIR`, and load DIR") from None
+            _log.info("exported %s for %s into %s", name, ", ".join(self._targets), folder)
             return folder
 
     def _warn(self, folder: Path) -> None:

@@ -19,7 +19,9 @@ _POSITION = re.compile(r"at position (\d+)")
 
 
 def as_iterable(values: Any, name: str, item: str = "str", width: int | None = None) -> Iterable[Any]:
-    """Any iterable with an order: list, tuple, generator, numpy array, pandas column. Items are not looked at.
+    """Any iterable with an order: list, tuple, generator, numpy array, column of pandas, polars or Arrow.
+
+    Items are not looked at.
 
     Args:
         values: what the caller passed.
@@ -39,9 +41,13 @@ def as_iterable(values: Any, name: str, item: str = "str", width: int | None = N
         or isinstance(values, type)
     ):
         raise InvalidTextError(f"{name} is {type(values).__name__}: pass a list of {item}, or another iterable")
-    if isinstance(shape, tuple) and hasattr(values, "to_numpy"):  # iterating a table of pandas gives its columns' names
-        values = values.to_numpy()
-    listed: Iterable[Any] = values.tolist() if isinstance(shape, tuple) and hasattr(values, "tolist") else values
+    listed: Iterable[Any]
+    if isinstance(shape, tuple):  # iterating a table gives its columns
+        if hasattr(values, "to_numpy"):
+            values = values.to_numpy()
+        listed = values.tolist() if hasattr(values, "tolist") else values
+    else:
+        listed = values.to_pylist() if hasattr(values, "to_pylist") else values  # Arrow's items are scalars of its own
     return listed
 
 

@@ -76,6 +76,11 @@ class Model:
         EngineNotInstalledError: a library of the engine, or of a first export, is missing; the message names the extra.
         DeviceUnavailableError: the device is not there, or the folder has no graph for it.
         DeviceMemoryError: the model does not fit on the device.
+
+    Attributes:
+        manifest: what the folder says of itself: prompts, pooling, where the checkpoint came from.
+        tokenizer: its `bgert.Tokenizer`.
+        split_special_tokens: as given.
     """
 
     kind: ClassVar[str]
@@ -138,7 +143,10 @@ class Model:
         warn_above_cores(given["threads"])
         self._runner = Runner(backend, columns=columns, max_tokens=self.manifest.positions, threads=threads)
         self._max_length: int = given["max_length"] or self.manifest.max_tokens
-        _log.debug("opened %s on %s %s with %s", folder, self.device, self.precision, self.engine)
+        _log.info(
+            "opened %s on %s %s with %s, %d threads, %s tokens at most",
+            folder, self.device, self.precision, self.engine, self._runner.cores, self.max_length,
+        )  # fmt: skip
 
     if not TYPE_CHECKING:
 
@@ -215,7 +223,7 @@ class Model:
         graph = self.manifest.graph(target, self.precision)
         return graph is not None and graph.parity is not None
 
-    def run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int, **seconds: float) -> RunInfo:
+    def _run_info(self, truncated: NDArray[np.bool_], tokens: int, padding: int, **seconds: float) -> RunInfo:
         """How a result came about, for its `info`; `seconds` are its timings."""
         return RunInfo(
             self.device,
@@ -285,6 +293,7 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
 def warn_truncated(truncated: NDArray[np.bool_], limit: int) -> None:
     """Say that texts were cut."""
     if count := int(np.count_nonzero(truncated)):
+        _log.info("%d of %d inputs were longer than %d tokens and were cut", count, len(truncated), limit)
         which = "the only input" if len(truncated) == 1 else f"{count} of {len(truncated)} inputs"
         verb, whose = ("was", "its") if count == 1 else ("were", "their")
         warn_caller(

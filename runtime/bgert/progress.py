@@ -23,6 +23,11 @@ def in_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, whose stderr is no terminal."""
+    return "ipykernel" in sys.modules
+
+
 @contextmanager
 def progress_bar(
     total: int | None, show: bool | None, *, unit: str = "text", optional: bool = False
@@ -31,7 +36,7 @@ def progress_bar(
 
     Args:
         total: units of the whole work; None where that is not known.
-        show: whether to; None for long work in a terminal.
+        show: whether to; None for long work in a terminal or a notebook.
         unit: what is counted.
         optional: go on without a bar where tqdm is not installed, though one was asked for.
 
@@ -40,7 +45,7 @@ def progress_bar(
     """
     if show is None:
         optional = True
-        show = total is not None and total >= LONG_WORK and in_terminal()
+        show = total is not None and total >= LONG_WORK and (in_terminal() or in_notebook())
     if not show:
         yield None
         return

@@ -82,7 +82,7 @@ class Reranker(Model):
 
     def score(
         self,
-        pairs: Pair | Iterable[Pair],
+        pairs: tuple[str, str] | Iterable[Pair],
         *,
         prompt: str | None = None,
         prefix: str | None = None,
@@ -95,8 +95,8 @@ class Reranker(Model):
         """Score pairs of (query, document).
 
         Args:
-            pairs: a list or another iterable of pairs, or one pair. A query that many pairs share, next to each
-                other, is tokenized once.
+            pairs: a list or another iterable of pairs (`zip(queries, documents)`, two columns of a table), or one
+                pair as a tuple. A query that many pairs share, next to each other, is tokenized once.
             prompt: name of a prompt of the manifest to put before every query; None for the model's default, if it
                 has one.
             prefix: literal text to put before every query instead of a prompt; `""` for nothing.
@@ -106,7 +106,7 @@ class Reranker(Model):
             query_max_length: tokens of a query by `flag_embedding`, as in the constructor; None for
                 `self.query_max_length`.
             sigmoid: scores from 0 to 1 instead of raw logits. In float32 all logits from about 17 on become 1.0.
-            show_progress: a progress bar; None for one on long work in a terminal.
+            show_progress: a progress bar; None for one on long work in a terminal or a notebook.
 
         Returns:
             float32[n] in the caller's order, raw logits unless `sigmoid`; float32[n, num_labels] for a model with
@@ -120,9 +120,10 @@ class Reranker(Model):
             NonFiniteOutputError: the model produced NaN or infinity.
         """
         items: Any = as_list(pairs, "pairs", "(query, document)", 2)
-        single = hasattr(pairs, "__len__") and len(items) == 2 and all(isinstance(side, str) for side in items)
+        # Two strings in a list may be pairs without their brackets as well.
+        single = isinstance(pairs, tuple) and len(pairs) == 2 and all(isinstance(side, str) for side in pairs)
         if single:
-            items = [items]
+            items = [pairs]
         before = self.text_before(prompt, prefix)
         cut = self._truncation(max_length, truncation, query_max_length)
         scores = self._score(items, len(items), before, cut, sigmoid, show_progress, _pair_place)
@@ -238,7 +239,8 @@ class Reranker(Model):
                 if isinstance(pair, (str, bytes)) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
                     size = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
                     raise InvalidTextError(
-                        f"pair {index} is a {type(pair).__name__}{size}: pass (query, document) for each"
+                        f"pair {index} is a {type(pair).__name__}{size}: pass (query, document) for each; "
+                        "one pair alone is a tuple"
                     )
             try:
                 return self.tokenizer.encode_batch(

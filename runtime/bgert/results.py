@@ -10,7 +10,7 @@ import numpy as np
 from bgert.errors import InvalidOptionError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Embeddings", "RunInfo", "ScoreInfo", "Scores"]
 
@@ -184,3 +184,24 @@ def convert(vectors: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     if dtype == "binary":
         return (np.packbits(vectors > 0, axis=1) ^ np.uint8(128)).view(np.int8)
     return vectors
+
+
+def cosines(first: ArrayLike, second: ArrayLike) -> NDArray[np.float32]:
+    """Cosines of rows with rows, float32[n, m] of [n, d] and [m, d]; a vector counts as one row.
+
+    Raises:
+        InvalidOptionError: packed bits, or shapes that do not fit.
+    """
+    rows = []
+    for values in (first, second):
+        array = np.asarray(values)
+        if array.dtype.kind not in "fi" or array.ndim not in (1, 2):
+            raise InvalidOptionError(
+                f"embeddings are {array.dtype} of shape {array.shape}: pass float or int8, [dim] or [n, dim]"
+            )
+        wide = np.atleast_2d(array).astype(np.float32)
+        rows.append(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.float32(1e-12)))
+    if rows[0].shape[1] != rows[1].shape[1]:
+        raise InvalidOptionError(f"embeddings have {rows[0].shape[1]} and {rows[1].shape[1]} dimensions")
+    product: NDArray[np.float32] = rows[0] @ rows[1].T
+    return product

@@ -76,6 +76,11 @@ class Runner:
         self._max_tokens = max_tokens
         self._cores = CoreLimit(threads or available_cpus())
 
+    @property
+    def cores(self) -> int:
+        """How many cores all calls together may use."""
+        return self._cores.cores
+
     def windows(
         self, lists: Iterator[list[Item]], tokenize: Callable[[list[Item], int, int], TokenBatch]
     ) -> Iterator[Window]:

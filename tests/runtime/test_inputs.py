@@ -53,7 +53,16 @@ def test_any_iterable_with_an_order(encoder, reranker, form):
     assert reranker.rank("a query", form(WORDS)) == reranker.rank("a query", WORDS)
 
 
-@pytest.mark.parametrize("form", [iter, np.array, Column, lambda pairs: [list(pair) for pair in pairs]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        iter,
+        np.array,
+        Column,
+        lambda _: zip(["a query"] * 3, WORDS, strict=True),
+        lambda pairs: [list(pair) for pair in pairs],
+    ],
+)
 def test_any_iterable_of_pairs(reranker, form):
     pairs = [("a query", word) for word in WORDS]
     np.testing.assert_array_equal(reranker.score(form(pairs)), reranker.score(pairs))
@@ -84,11 +93,11 @@ def test_what_has_no_order_or_is_no_list(encoder, reranker, texts):
             call()
 
 
-def test_two_strings_are_one_pair_only_where_they_are_counted(reranker):
+def test_two_strings_are_one_pair_only_as_a_tuple(reranker):
     assert reranker.score(("q", "d")).shape == ()
-    assert reranker.score(np.array(["q", "d"])).shape == ()
-    with pytest.raises(bgert.InvalidTextError, match="pair 0 is a str"):
-        reranker.score(iter(["q", "d"]))
+    for form in (list, iter, np.array):
+        with pytest.raises(bgert.InvalidTextError, match=r"pair 0 is a str: .* one pair alone is a tuple"):
+            reranker.score(form(["q", "d"]))
 
 
 @pytest.mark.parametrize("position", [0, WINDOW - 1, WINDOW, WINDOW + 516])

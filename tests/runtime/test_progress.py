@@ -26,6 +26,13 @@ def test_long_work_in_a_terminal(monkeypatch):
             assert (advance is not None) == bar
 
 
+def test_long_work_in_a_notebook(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    for total, bar in ((10**6, True), (10, False)):
+        with progress_bar(total, None) as advance:
+            assert (advance is not None) == bar
+
+
 def test_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(EngineNotInstalledError, match="extra `cpu`"), progress_bar(1, True):

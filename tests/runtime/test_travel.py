@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import multiprocessing
 import pickle
 
@@ -113,7 +114,41 @@ def test_threads(demo_folder, monkeypatch):
 
 def test_help_shows_the_options():
     for model in (bgert.Encoder, bgert.Reranker):
-        assert "gpu_memory_limit: bytes" in model.__doc__
+        for option in ("gpu_memory_limit: bytes", "max_length: tokens", "manifest: what", "tokenizer: its"):
+            assert option in model.__doc__
+        assert "run_info" not in dir(model)
+    assert "query_max_length: tokens" in bgert.Reranker.__doc__
+
+
+def test_similarity_is_that_of_sentence_transformers(encoder, demo_checkpoint):
+    from sentence_transformers.util import cos_sim
+
+    texts = ["a text", "another text", "the weather"]
+    for dtype in ("float32", "float16", "int8"):
+        rows = encoder.encode(texts, dtype=dtype)
+        wide = np.asarray(rows, np.float32)
+        for first, second in ((rows, rows), (rows[0], rows), (rows[:2], rows[2])):
+            found = encoder.similarity(first, second)
+            assert (type(found), found.dtype) == (np.ndarray, np.float32)
+            expected = cos_sim(np.asarray(first, np.float32), np.asarray(second, np.float32)).numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(np.diag(encoder.similarity(wide, wide)), 1, atol=1e-6)
+    bits = encoder.encode(texts, dtype="ubinary")
+    for wrong in ((bits, bits), (rows, rows[:, :9]), (rows[None], rows), (["a"], rows)):
+        with pytest.raises(InvalidOptionError, match="embeddings"):
+            encoder.similarity(*wrong)
+
+
+def test_the_logger_tells_what_happened_to_who_asks(demo_folder, caplog, capfd):
+    with caplog.at_level(logging.INFO, "bgert"):
+        opened = Encoder(demo_folder, device="cpu", threads=1, max_length=300)
+        with pytest.warns(bgert.TruncationWarning):
+            opened.encode(["word " * 400, "a"])
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"opened {demo_folder} on cpu fp32 with onnxruntime ")
+    assert first.endswith("kernels, 1 threads, 300 tokens at most")
+    assert second == "1 of 2 inputs were longer than 300 tokens and were cut"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_results_need_no_check_for_none_and_options_are_checked(tmp_path):

@@ -13,6 +13,7 @@ from bgert.errors import (
     InvalidOptionError,
     warn_caller,
 )
+from bgert.option_types import Mode, Precision, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,15 @@ __all__ = ["open_backend", "parse_devices"]
 
 _DEVICE = re.compile(r"auto|cpu|tensorrt(-rtx)?|cuda(:(\d+|all))?")
 _said: set[str] = set()
+EXPORTED = {
+    ("cpu", "fp32"): "cpu",
+    ("cpu", "bf16"): "cpu-bf16",
+    ("cpu", "int8"): "cpu-int8",
+    ("cuda", "fp16"): "cuda",
+    ("tensorrt", "fp16"): "tensorrt",
+    ("tensorrt", "bf16"): "tensorrt-bf16",
+}
+"""Device and precision to the `--target` of export that writes the graph."""
 
 
 def open_backend(
@@ -50,15 +60,16 @@ def open_backend(
         gpu_memory_limit: bytes an engine may take on each GPU.
 
     Raises:
-        InvalidOptionError: unknown device or mode, or a number below one.
+        InvalidOptionError: unknown device, precision or mode, or a number below one.
         DeviceUnavailableError: the device is not there, or the folder has no graph for it with this precision.
         DeviceMemoryError: the model does not fit on the device.
         EngineNotInstalledError: the engine's library is missing; the message says which extra brings it.
         EngineNotBuiltError: TensorRT has no engine of this model for this GPU yet.
         IntegrityError: a file of the graph is not the one that export wrote.
     """
-    if mode not in ("throughput", "latency"):
-        raise InvalidOptionError(f"unknown mode {mode!r}: use throughput or latency")
+    for name, chosen, literal in (("precision", precision, Precision), ("mode", mode, Mode)):
+        if chosen not in (known := values_of(literal)):
+            raise InvalidOptionError(f"unknown {name} {chosen!r}: use {', '.join(known[:-1])} or {known[-1]}")
     for name, value in (("threads", threads), ("gpu_memory_limit", gpu_memory_limit)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InvalidOptionError(f"{name} is {value!r}: use a whole number from 1, or None for all there is")
@@ -146,7 +157,7 @@ def _open_auto(
     has_cpu = manifest.graph("cpu", wanted) is not None
     has_cuda = manifest.graph("cuda", wanted) is not None
     reason = None
-    if nvidia_device_present() or not has_cpu:
+    if nvidia_device_present() or manifest.graph("cpu") is None:
         if has_cuda:
             try:
                 return _open_cuda(folder, manifest, ["cuda"], precision, memory_limit)
@@ -169,8 +180,14 @@ def _graph(folder: Path, manifest: Manifest, target: str, precision: str) -> Gra
     graph = manifest.graph(target, None if precision == "auto" else precision)
     if graph is None:
         have = ", ".join(f"{entry.target} {entry.precision}" for entry in manifest.graphs) or "none"
+        known = {name: argument for (where, name), argument in EXPORTED.items() if where == target}
+        if precision in ("auto", *known):
+            advice = f"`bgert export --target {known.get(precision, target)}` writes it"
+        else:
+            elsewhere = " and ".join(dict.fromkeys(where for where, name in EXPORTED if name == precision))
+            others = " or ".join(f"{name} (`bgert export --target {argument}`)" for name, argument in known.items())
+            advice = f"{precision} is for {elsewhere}, {target} takes {others}"
         raise DeviceUnavailableError(
-            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have}); "
-            "`bgert export` writes the graphs that --target names: `bgert export --help` lists them"
+            f"{folder} has no graph for device {target!r} with precision {precision!r} (it has: {have}): {advice}"
         )
     return graph

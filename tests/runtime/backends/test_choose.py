@@ -38,6 +38,11 @@ def gpu_present(monkeypatch):
 
 
 @pytest.fixture
+def gpu_absent(monkeypatch):
+    monkeypatch.setattr(check, "nvidia_device_present", lambda: False)
+
+
+@pytest.fixture
 def broken_cuda(monkeypatch):
     def count_devices():
         raise EngineNotInstalledError("libcublas.so.13 is missing")
@@ -134,6 +139,26 @@ def test_a_folder_without_the_graph(folders):
         Encoder(folders / "cpu", device="cuda")
     with pytest.raises(DeviceUnavailableError, match="no graph for device 'cpu'"):
         Encoder(folders / "cuda", device="cpu")
+
+
+def test_a_precision_of_other_devices_says_what_there_is_instead(folders, gpu_absent):
+    for device in ("auto", "cpu"):
+        with pytest.raises(DeviceUnavailableError, match=r"fp16 is for cuda and tensorrt, cpu takes fp32 \(`bgert exp"):
+            Encoder(folders / "cpu-cuda", device=device, precision="fp16")
+        with pytest.raises(
+            DeviceUnavailableError, match=r"has: cpu fp32, cuda fp16\): `bgert export --target cpu-bf16`"
+        ):
+            Encoder(folders / "cpu-cuda", device=device, precision="bf16")
+    with pytest.raises(DeviceUnavailableError, match="fp32 is for cpu, cuda takes fp16"):
+        Encoder(folders / "cpu-cuda", device="cuda", precision="fp32")
+    with pytest.raises(InvalidOptionError, match="unknown precision 'float16': use auto, fp32, fp16, bf16 or int8"):
+        Encoder(folders / "cpu-cuda", precision="float16")
+
+
+def test_every_target_of_export_is_known_to_these_messages():
+    from bgert_export.targets import TARGETS
+
+    assert set(choose.EXPORTED.values()) == set(TARGETS)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1"])
