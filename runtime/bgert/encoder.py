@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,30 +42,6 @@ class Encoder(Model):
     def _size(self) -> str:
         return f"{self.dimensions} dimensions"
 
-    @overload
-    def encode(
-        self,
-        texts: str,
-        *,
-        prompt: str | None = ...,
-        prefix: str | None = ...,
-        max_length: int | None = ...,
-        dimensions: int | None = ...,
-        dtype: Dtype = ...,
-        show_progress: bool | None = ...,
-    ) -> Embeddings: ...
-    @overload
-    def encode(
-        self,
-        texts: Iterable[str],
-        *,
-        prompt: str | None = ...,
-        prefix: str | None = ...,
-        max_length: int | None = ...,
-        dimensions: int | None = ...,
-        dtype: Dtype = ...,
-        show_progress: bool | None = ...,
-    ) -> Embeddings: ...
     def encode(
         self,
         texts: str | Iterable[str],
