@@ -7,7 +7,7 @@
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
@@ -34,7 +34,7 @@ class Vectors(BaseModel):
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     """Open the model with the application and free it with it."""
     with bgert.Encoder(os.environ["BGERT_MODEL"]) as encoder:
         app.state.encoder = encoder
