@@ -35,19 +35,19 @@ def as_iterable(values: Any, name: str, item: str = "str", width: int | None = N
     shape = getattr(values, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1 and (len(shape) != 2 or shape[1] != width):
         raise InvalidTextError(f"{name} is {type(values).__name__} of shape {shape}: pass one column, a list of {item}")
+    if hasattr(values, "to_pylist"):  # Arrow, whose items are scalars of its own
+        columns = [values] if shape is None else values.columns
+        lists: list[list[Any]] = [column.to_pylist() for column in columns]
+        return lists[0] if shape is None else list(zip(*lists, strict=True))
     if (
         isinstance(values, (str, bytes, bytearray, memoryview, Mapping, set, frozenset))
         or not hasattr(values, "__iter__")
         or isinstance(values, type)
     ):
         raise InvalidTextError(f"{name} is {type(values).__name__}: pass a list of {item}, or another iterable")
-    listed: Iterable[Any]
-    if isinstance(shape, tuple):  # iterating a table gives its columns
-        if hasattr(values, "to_numpy"):
-            values = values.to_numpy()
-        listed = values.tolist() if hasattr(values, "tolist") else values
-    else:
-        listed = values.to_pylist() if hasattr(values, "to_pylist") else values  # Arrow's items are scalars of its own
+    if isinstance(shape, tuple) and hasattr(values, "to_numpy"):  # iterating a table of pandas gives its columns' names
+        values = values.to_numpy()
+    listed: Iterable[Any] = values.tolist() if isinstance(shape, tuple) and hasattr(values, "tolist") else values
     return listed
 
 

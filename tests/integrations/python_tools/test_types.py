@@ -18,7 +18,8 @@ def mypy(folder, name="typed_sample.py"):
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "-O", "json", name],
         capture_output=True, text=True, cwd=folder,
     )  # fmt: skip
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode in (0, 1), done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if done.returncode]
     return [(Path(one["file"]), one["line"], one["message"]) for one in found if one["severity"] == "error"]
 
 
