@@ -68,3 +68,9 @@ def test_device_bytes_beside_what_a_builder_planned(hidden, inner, heads, planne
     for tokens, bytes_ in planned.items():
         estimate = device_bytes(architecture, Profile(128, tokens // 128))["fused"]
         assert 0.97 * bytes_ <= estimate <= bytes_
+
+
+def test_a_bucket_may_be_as_long_as_the_table_of_positions():
+    assert [profile.length for profile in profiles_of([64, 72], 72, 512)] == [64, 72]
+    with pytest.raises(InvalidOptionError, match="whole numbers from 1 to 72"):
+        profiles_of([73], 72, 512)

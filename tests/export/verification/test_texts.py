@@ -3,6 +3,7 @@
 import pytest
 
 from bgert_export.verification import texts as verification_texts
+from bgert_export.verification.groups import built_in_groups
 
 
 @pytest.mark.parametrize("most", [3, 10, 24, 25, 26, 64, 256, 512])
@@ -13,6 +14,17 @@ def test_ladder(most):
     assert lengths[-1] == most
     assert set(range(2, min(24, most) + 1)) <= set(lengths)
     assert len(lengths) < 70
+
+
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_lengths_that_have_to_be_asked_for_are_compared_too(kind):
+    def longest(*limits):
+        return [group.max_length for group in built_in_groups(kind, *limits)][-4:]
+
+    assert longest(64, 72) == [64, 65, 68, 72]
+    assert longest(64, 65)[-2:] == [64, 65]
+    assert longest(64, 64) == longest(64)
+    assert longest(64)[-1] == 64
 
 
 def test_the_same_on_every_run():
