@@ -29,13 +29,14 @@ from bgert_export.verification import texts as built_in
 from bgert_export.verification.groups import built_in_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bgert.tokenizer import TokenBatch, Tokenizer
     from bgert_export.network import Network
+    from bgert_export.verification.groups import Group
 
     Array = NDArray[np.float32]
     WriteInt8 = Callable[[Mapping[str, Array], Collection[str]], Path]
@@ -115,7 +116,8 @@ def quantize(
     smoothing = smoothing_factors(network, _largest_activations(network, tokenizer, fp32_graph, max_tokens))
     reference = open_session(fp32_graph, available_cpus())
     held_out = _Judge(kind, list(_mixed_batches(tokenizer, held_out_texts(), kind, max_tokens)), reference)
-    verification = _Judge(kind, list(_verification_batches(tokenizer, kind, max_tokens, prefix)), reference)
+    groups = built_in_groups(kind, max_tokens, network.architecture.max_tokens)  # as verify_folder
+    verification = _Judge(kind, list(_verification_batches(tokenizer, groups, prefix)), reference)
     probes = _Judge(
         kind, list(_mixed_batches(tokenizer, held_out_texts()[::4], kind, min(TOKENS, max_tokens))), reference
     )
@@ -291,8 +293,8 @@ class _Judge:
         return np.concatenate(rows).astype(np.float64)
 
 
-def _verification_batches(tokenizer: Tokenizer, kind: str, max_tokens: int, prefix: str) -> Iterator[PackedBatch]:
-    for group in built_in_groups(kind, max_tokens):
+def _verification_batches(tokenizer: Tokenizer, groups: Iterable[Group], prefix: str) -> Iterator[PackedBatch]:
+    for group in groups:
         yield from _batches(group.encode(tokenizer, prefix))
 
 
