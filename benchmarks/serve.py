@@ -168,13 +168,19 @@ def measure(args: argparse.Namespace, result: dict[str, Any], folder: Path, pyth
             )
             say(f"cost: {found['cost']['share']}")
     if "load" in args.stages:
-        with bgert_server(folder, "--precision", "fp32") as server:
+        with (
+            bgert_server(folder, "--precision", "fp32") as server,
+            bgert_server(folder, "--precision", "fp32") as fresh,
+        ):
+            stages.capacity(fresh, jobs, 2.0 * args.scale)
             stages.capacity(server, jobs, 2.0 * args.scale)
             full = stages.capacity(server, jobs, 8.0 * args.scale)
             loads = [stages.offered(server, jobs, full, times, 10.0 * args.scale) for times in LOADS]
             for times in OVERLOADS:
                 loads.append(stages.overload(server, jobs, full, times, args.overload_seconds))
+                loads[-1] |= stages.recovery(server, fresh, jobs)
                 say(f"{times}x: {loads[-1]['share_of_capacity']}, {loads[-1]['statuses']}")
+                say(f"  ms: {loads[-1]['latency_ms']}, 2 s after: {loads[-1]['speed_after_2_s']}")
             found["load"] = {
                 "capacity_requests_per_second": round(full, 3),
                 "texts_each": stages.EACH,

@@ -55,7 +55,7 @@ def server(python, log, *arguments):
         process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=err, cwd=log.parent)
     try:
         end = time.monotonic() + 120
-        while not (found := re.search(r"ready on (http://\S+:\d+)", said.read_text())):
+        while not (found := re.search(r"ready on (http://\S+:\d+)\n", said.read_text())):
             if process.poll() is not None or time.monotonic() > end:
                 sys.exit(f"the server did not start: {said.read_text()}")
             time.sleep(0.05)

@@ -57,7 +57,7 @@ class ServerProcess:
 
     def _ready(self, port: int | None) -> bool:
         if port is None:
-            found = re.search(r"ready on http://127\.0\.0\.1:(\d+)", self.said())
+            found = re.search(r"ready on http://127\.0\.0\.1:(\d+)\n", self.said())
             self.port = int(found[1]) if found else 0
             return found is not None
         self.port = port

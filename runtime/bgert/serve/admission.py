@@ -14,33 +14,51 @@ if TYPE_CHECKING:
     from bgert.serve.settings import Settings
     from bgert.serve.worker import Engine, Work
 
-__all__ = ["Admission", "queue_limit", "retry_after"]
+__all__ = ["Admission", "queue_limit", "wait"]
 
-QUEUE_SECONDS = 10.0  # of work that may wait in a lane
 LEAST_LIMIT = 8192  # tokens, on an engine of any speed
 MOST_BYTES = 128 << 20  # of bodies held at one time
-SMALL_BODY = 64 << 10  # a larger body is bulk, seen from outside
+# Seen from outside, before the texts are counted: a smaller body is of short requests, a larger one of bulk.
+SURELY_SHORT, SURELY_BULK = 8 << 10, 64 << 10
 
 
-def queue_limit(engine: Engine, settings: Settings) -> int:
-    """Tokens of a lane from which nothing more is taken into it."""
-    return settings.max_queue_tokens or max(LEAST_LIMIT, int(QUEUE_SECONDS * engine.tokens_per_second))
+def wait(engine: Engine, lane: int) -> float:
+    """Seconds until what a lane holds is done, with what the other lane may run meanwhile by its weight."""
+    other = BULK if lane == INTERACTIVE else INTERACTIVE
+    own = engine.open_tokens[lane]
+    beside = min(engine.open_tokens[other], own * WEIGHTS[other] / WEIGHTS[lane])
+    return (own + beside) / max(engine.tokens_per_second, 1.0)
+
+
+def longest_wait(lane: int, settings: Settings) -> float:
+    """Seconds that a request of a lane may have to wait. Bulk has a quarter of the weight, and four times as long."""
+    return settings.max_wait * WEIGHTS[INTERACTIVE] / WEIGHTS[lane]
+
+
+def queue_limit(engine: Engine, lane: int, settings: Settings) -> int:
+    """Tokens that a lane may hold while the other is empty."""
+    if settings.max_queue_tokens is not None:
+        return settings.max_queue_tokens
+    return max(LEAST_LIMIT, int(longest_wait(lane, settings) * engine.tokens_per_second))
+
+
+def full(engine: Engine, lane: int, settings: Settings) -> bool:
+    """Whether a lane takes nothing more for now."""
+    if settings.max_queue_tokens is not None:
+        return engine.open_tokens[lane] >= settings.max_queue_tokens
+    return engine.open_tokens[lane] >= LEAST_LIMIT and wait(engine, lane) >= longest_wait(lane, settings)
 
 
 def request_limit(engine: Engine, settings: Settings) -> int:
-    """Tokens that one request may have: more would not be done in the time it is given."""
+    """Tokens that one request may have: more would not be done in the time it is given, by the speed at the best."""
     if settings.max_queue_tokens is not None:
         return settings.max_queue_tokens
-    return max(LEAST_LIMIT, int(settings.request_timeout * engine.tokens_per_second))
+    return max(LEAST_LIMIT, int(settings.request_timeout * max(engine.tokens_per_second, engine.speed.first)))
 
 
 def retry_after(engine: Engine, lane: int) -> float:
     """Seconds until what waits in a lane should be done, spread so that clients do not all come back at once."""
-    share = WEIGHTS[lane] / (WEIGHTS[INTERACTIVE] + WEIGHTS[BULK])
-    both = all(engine.open_tokens[other] for other in (INTERACTIVE, BULK))
-    speed = max(engine.tokens_per_second * (share if both else 1.0), 1.0)
-    wait = engine.open_tokens[lane] / speed * random.uniform(1.0, 1.25)  # noqa: S311 - no secret
-    return min(max(wait, 1.0), 30.0)
+    return min(max(wait(engine, lane) * random.uniform(1.0, 1.25), 1.0), 30.0)  # noqa: S311 - no secret
 
 
 class Admission:
@@ -65,14 +83,16 @@ class Admission:
         """
         if length is not None and length > self._settings.max_body:
             raise self._too_large()
-        lane = INTERACTIVE if length is None or length <= SMALL_BODY else BULK
-        if engines and all(engine.open_tokens[lane] >= queue_limit(engine, self._settings) for engine in engines):
-            wait = min(retry_after(engine, lane) for engine in engines)
-            raise Refusal("overloaded", "the queue is full: come again later", retry_after=wait)
+        lanes = [INTERACTIVE] if length is None or length < SURELY_BULK else []
+        lanes += [BULK] if length is None or length >= SURELY_SHORT else []
+        times = [retry_after(engine, lane) for engine in engines for lane in lanes]
+        if engines and all(full(engine, lane, self._settings) for engine in engines for lane in lanes):
+            raise Refusal("overloaded", "the queue is full: come again later", retry_after=min(times))
         if self.requests >= self._settings.max_concurrent_requests:
-            wait = min((retry_after(engine, lane) for engine in engines), default=1.0)
             raise Refusal(
-                "overloaded", f"{self.requests} requests are being served: come again later", retry_after=wait
+                "overloaded",
+                f"{self.requests} requests are being served: come again later",
+                retry_after=min(times, default=1.0),
             )
         self._check_bytes(length or 0)
 
@@ -93,11 +113,16 @@ class Admission:
         if self.body_bytes + more > MOST_BYTES:
             raise Refusal("overloaded", "too many large requests at one time: come again later", retry_after=1)
 
-    def before_queue(self, engine: Engine, work: Work) -> None:
+    def before_queue(self, engine: Engine, work: Work, seconds: float) -> None:
         """Let a tokenized request into the queue, or not.
 
         What is larger than the room that is left waits in the queue like the rest: refusing it until the queue is
         empty would refuse it for ever. So a lane holds its limit and one request more at most.
+
+        Args:
+            engine: where it is to wait.
+            work: the request.
+            seconds: until its deadline. One that others would keep until then is told at once.
 
         Raises:
             Refusal: `too_large` for a request that could never be served, or `overloaded`.
@@ -108,9 +133,15 @@ class Admission:
                 f"the request has {work.tokens} tokens and this server takes {most} at one time: send fewer texts a "
                 "request",
             )
-        if engine.open_tokens[work.lane] >= queue_limit(engine, self._settings):
+        if full(engine, work.lane, self._settings):
             raise Refusal(
                 "overloaded", "the queue is full: come again later", retry_after=retry_after(engine, work.lane)
+            )
+        if (long := wait(engine, work.lane)) > seconds:
+            raise Refusal(
+                "overloaded",
+                f"the request would wait about {long:.0f} s and has {seconds:.0f} s left: come again later",
+                retry_after=retry_after(engine, work.lane),
             )
 
     def _too_large(self) -> Refusal:

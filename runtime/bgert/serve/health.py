@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,11 +94,20 @@ def warm_up(served: Served) -> None:
     length = min(128, served.model.max_length)
     batch = repeated(row, length, max(1, info.token_budget // length))
     engine.backend.run(batch)
-    begun, tokens = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - begun) < WARM_SECONDS or not tokens:
-        engine.backend.run(batch)
-        tokens += len(batch.input_ids)
-    engine.tokens_per_second = info.workers * tokens / max(seconds, 1e-9)
+    begun = time.perf_counter()
+
+    def run() -> int:
+        runs = 0
+        while time.perf_counter() - begun < WARM_SECONDS or not runs:
+            engine.backend.run(batch)
+            runs += 1
+        return runs
+
+    # All at one time, as they will be: they share caches, memory or the device.
+    with ThreadPoolExecutor(info.workers, thread_name_prefix="bgert-warm") as pool:
+        runs = sum(future.result() for future in [pool.submit(run) for _ in range(info.workers)])
+    seconds = max(time.perf_counter() - begun, 1e-9)
+    engine.speed.begin(runs * len(batch.input_ids) / seconds)
 
 
 def repeated(row: PackedBatch, length: int, texts: int) -> PackedBatch:
@@ -154,8 +164,8 @@ class Health:
             await asyncio.sleep(0.5)
             for canary in self.canaries:
                 engine = canary.served.engine
-                if (seconds := engine.longest_running()) > timeout:
-                    engine.die(f"a batch of {canary.served.name} has been running for {seconds:.0f} s")
+                if (seconds := engine.stuck()) > timeout:
+                    engine.die(f"a batch of {canary.served.name} has not ended in {seconds:.0f} s (--engine-timeout)")
                 task = singing.get(canary)
                 stale = time.monotonic() - engine.last_success > FRESH_SECONDS
                 if (stale or engine.failures or canary.failures) and (task is None or task.done()):

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bgert.serve.admission import queue_limit, wait
 from bgert.serve.exposition import Counter, Family, Gauge, Histogram, render
-from bgert.serve.queue import LANES
+from bgert.serve.queue import LANES, PROBE
 from bgert.serve.refusal import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bgert.serve.messages import Request, Response
     from bgert.serve.models import Served
     from bgert.serve.queue import Part
+    from bgert.serve.settings import Settings
 
 __all__ = ["Metrics"]
 
@@ -80,7 +80,8 @@ class Metrics:
         self._batch_seconds = self._histogram("bgert_batch_seconds", "Seconds a batch ran.", SECONDS, "model")
         self._fill = self._histogram("bgert_batch_fill", "Tokens of a batch by the budget's.", TENTHS, "model")
         self._queue_tokens = self._gauge("bgert_queue_tokens", "Tokens admitted and not done.", *per_lane)
-        self._queue_limit = self._gauge("bgert_queue_limit_tokens", "Tokens a lane may hold.", "model")
+        self._queue_limit = self._gauge("bgert_queue_limit_tokens", "Tokens a lane may hold.", *per_lane)
+        self._queue_wait = self._gauge("bgert_queue_wait_seconds", "What a lane holds takes about so long.", *per_lane)
         self._speed = self._gauge("bgert_tokens_per_second", "What the engine does while it is busy.", "model")
         self._age = self._gauge("bgert_last_success_age_seconds", "Since a batch or a canary succeeded.", "model")
         self._info = self._gauge("bgert_model_info", "1.", "model", "kind", "device", "precision", "engine")
@@ -105,23 +106,20 @@ class Metrics:
         self.families.append(family)
         return family
 
-    def watch(self, served: Served, queue_limit: Callable[[], int]) -> None:
-        """Have the values of a model from the start.
-
-        Args:
-            served: the model; its batches are counted from now on.
-            queue_limit: tokens that a lane of it may hold.
-        """
+    def watch(self, served: Served, settings: Settings) -> None:
+        """Have the values of a model from the start; its batches are counted from now on."""
         engine, name, model = served.engine, served.name, served.model
         for number, lane in enumerate(LANES):
             for counter in (self._texts, self._tokens, self._dropped):
                 counter.expect(name, lane)
             self._queue_tokens.watch(partial(engine.open_tokens.__getitem__, number), name, lane)
+            if number != PROBE:
+                self._queue_limit.watch(partial(queue_limit, engine, number, settings), name, lane)
+                self._queue_wait.watch(partial(wait, engine, number), name, lane)
         self._truncated.expect(name)
         self._failures.expect(name)
         self._batch_seconds.expect(name)
         self._fill.expect(name)
-        self._queue_limit.watch(queue_limit, name)
         self._speed.watch(lambda: engine.tokens_per_second, name)
         self._age.watch(lambda: time.monotonic() - engine.last_success, name)
         self._info.watch(lambda: 1, name, served.kind, model.device, model.precision, model.engine)

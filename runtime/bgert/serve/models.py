@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bgert.model import Model
+    from bgert.serve.cores import Cores
     from bgert.serve.settings import Settings
     from bgert.tokenizer import TokenBatch
 
@@ -108,8 +109,8 @@ class Served:
         return PackedBatch(ids, cu_seqlens, np.zeros_like(ids))
 
 
-def load(number: int, settings: Settings) -> Served:
-    """Open the folder of that number in the settings.
+def load(number: int, settings: Settings, cores: Cores) -> Served:
+    """Open the folder of that number in the settings; its engine shares the cores with the others.
 
     Raises:
         BgertError: as `Encoder` and `Reranker` do.
@@ -122,7 +123,7 @@ def load(number: int, settings: Settings) -> Served:
     base = Path(given).resolve().name if Path(given).exists() else given
     name = settings.name[number] if settings.name else base
     aliases = {base, str(manifest.source.get("id") or base)}
-    return Served(name, frozenset(aliases - {name}), model, Engine(model.backend, manifest.columns, name))
+    return Served(name, frozenset(aliases - {name}), model, Engine(model.backend, manifest.columns, name, cores))
 
 
 def pick(models: Sequence[Served], kind: str, name: str | None) -> Served:

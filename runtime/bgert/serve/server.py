@@ -9,14 +9,14 @@ import signal
 import socket
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError
-from bgert.serve.admission import queue_limit
 from bgert.serve.app import App
 from bgert.serve.connection import Connection
+from bgert.serve.cores import Cores
 from bgert.serve.health import Canary, Health, warm_up
 from bgert.serve.log import AccessLog
 from bgert.serve.models import load
@@ -87,6 +87,7 @@ class Server:
         self.health = Health(self.service)
         self.app = App(self.service, self.health, AccessLog())
         self.forced = False
+        self._cores = Cores(max(available_cpus(), settings.threads or 1))
 
     async def main(self) -> int:
         """Listen, load, serve, drain."""
@@ -147,7 +148,7 @@ class Server:
             names[served.name] = folder
             served.engine.start(loop)
             served.engine.last_success = time.monotonic()
-            self.service.metrics.watch(served, partial(queue_limit, served.engine, self.settings))
+            self.service.metrics.watch(served, self.settings)
             self.service.models.append(served)
             self.health.canaries.append(canary)
             _say(_line(served))
@@ -156,7 +157,7 @@ class Server:
         _say(f"ready on {self._address}")
 
     def _open(self, number: int) -> tuple[Served, Canary]:
-        served = load(number, self.settings)
+        served = load(number, self.settings, self._cores)
         warm_up(served)
         return served, Canary(served)
 

@@ -217,10 +217,10 @@ class Service:
         work = Work(batch, engine.columns, lane=BULK if record.bulk else None)
         record.tokens += work.tokens
         record.lane = work.lane
-        self.admission.before_queue(engine, work)
         left = request.begun + self.seconds(request) - time.perf_counter()
         if left <= 0:
             raise _late(self.seconds(request))
+        self.admission.before_queue(engine, work, left)
         future = engine.submit(work)
 
         def expire() -> None:

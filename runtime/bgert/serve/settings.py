@@ -32,6 +32,7 @@ class Settings:
     token_ids: bool = False
     no_truncate: bool = False
     max_client_batch: int = 2048
+    max_wait: float = 2.5
     max_queue_tokens: int | None = None
     max_concurrent_requests: int = 512
     max_body: int = 16 << 20
@@ -97,7 +98,12 @@ OPTIONS: dict[str, _Option] = {
     ),
     "no_truncate": _Option("", _flag, "refuse texts that are too long, unless a request says truncate"),
     "max_client_batch": _Option("N", _whole(1), "texts a request (default: 2048)"),
-    "max_queue_tokens": _Option("N", _whole(1), "tokens that may wait (default: what takes about 10 s)"),
+    "max_wait": _Option(
+        "SECONDS",
+        _seconds,
+        "longest that a short request should wait; bulk four times as long (default: 2.5)",
+    ),
+    "max_queue_tokens": _Option("N", _whole(1), "tokens that may wait, in place of what --max-wait makes of them"),
     "max_concurrent_requests": _Option("N", _whole(1), "requests at one time (default: 512)"),
     "max_body": _Option("BYTES", _whole(1), "bytes a request (default: 16777216)"),
     "request_timeout": _Option("SECONDS", _seconds, "longest a request may take (default: 60)"),

@@ -5,6 +5,7 @@ On the CPU a row has the same bits whatever runs beside it, so who else is being
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ import numpy as np
 from bgert.batching import PackedBatch, reorder, slice_batch
 from bgert.errors import DeviceLostError, DeviceMemoryError, EngineError, NonFiniteOutputError
 from bgert.lifecycle import NativeCall
+from bgert.serve.progress import Progress
 from bgert.serve.queue import BULK, INTERACTIVE, BatchShape, WorkQueue
+from bgert.serve.speed import Speed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends.protocol import Backend
+    from bgert.serve.cores import Cores
     from bgert.serve.queue import Part
 
 __all__ = ["Engine", "EngineDeadError", "Work"]
 
 INTERACTIVE_TEXTS = 8
-RATE_MEMORY = 0.9  # of the measured speed, a batch
 
 
 class EngineDeadError(EngineError):
@@ -91,26 +94,31 @@ class Engine:
     """One model's queue and the threads that empty it.
 
     `submit` and `cancel` are called in the event loop, and futures are resolved there.
+
+    Args:
+        backend: the model.
+        columns: numbers it gives a row.
+        name: for messages and the threads.
+        cores: what the models of a server share; not asked for on a device of its own.
     """
 
-    def __init__(self, backend: Backend, columns: int, name: str = "model") -> None:
+    def __init__(self, backend: Backend, columns: int, name: str = "model", cores: Cores | None = None) -> None:
         self.backend = backend
         self.columns = columns
         self.name = name
         info = backend.info
+        self._cores = cores if info.cores else None
         self._queue: WorkQueue[Work] = WorkQueue(BatchShape(info.token_budget, info.buckets))
         self._changed = threading.Condition()
         self._stopping = False
         self._loop: AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
-        self._begun = [0.0] * info.workers
-        """When each thread began its batch; 0 while it has none."""
+        self._progress = [Progress() for _ in range(info.workers)]
         self._open: set[Work] = set()
         """Requests whose future is not resolved."""
         self.open_tokens = [0, 0, 0]
         """Tokens of those requests by lane, from admission until their last row is there."""
-        self.tokens_per_second = 0.0
-        """Of the whole engine while it is busy."""
+        self.speed = Speed()
         self.last_success = 0.0
         self.failures = 0
         """Batches that failed, one after the other, until now."""
@@ -188,10 +196,15 @@ class Engine:
             self._open.remove(work)
             self.open_tokens[work.lane] -= work.tokens
 
-    def longest_running(self) -> float:
-        """Seconds that the oldest running batch has taken so far."""
-        begun = [moment for moment in self._begun if moment]
-        return time.perf_counter() - min(begun) if begun else 0.0
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the whole engine while it has all it can do."""
+        return self.speed.tokens_per_second
+
+    def stuck(self) -> float:
+        """How long the batch that gets on worst has taken, see `Progress.stuck`. For one caller, now and then."""
+        now = time.monotonic()
+        return max(progress.stuck(now) for progress in self._progress)
 
     def die(self, reason: str) -> None:
         """Give the engine up: every request fails, none is taken any more. Called in the event loop."""
@@ -211,26 +224,32 @@ class Engine:
     # In the engine's threads.
 
     def _thread(self, number: int) -> None:
-        reason = "an engine thread ended"
+        reason, progress = "an engine thread ended", self._progress[number]
+        progress.attach()
         try:
-            while (parts := self._next()) is not None:
-                self._begun[number] = time.perf_counter()
-                self._run(parts)
-                self._begun[number] = 0.0
+            while self._wait():
+                with self._cores.place(self) if self._cores else contextlib.nullcontext():
+                    # What runs is chosen when it can run: the core may have been waited for.
+                    with self._changed:
+                        parts = [] if self._stopping else self._queue.take()
+                    if parts:
+                        progress.begin()
+                        self._run(parts)
+                        progress.end()
         except BaseException as error:  # whatever ends a thread ends the engine
             reason = f"an engine thread ended: {type(error).__name__}: {error}"
         finally:
             if not self._stopping:
                 self._tell(self.die, reason)
 
-    def _next(self) -> list[Part] | None:
-        """The next batch as soon as there is one; None to end."""
+    def _wait(self) -> bool:
+        """Whether there are rows to run; comes back as soon as there are, or False to end."""
         with self._changed:
             while not self._stopping:
-                if parts := self._queue.take():
-                    return parts
+                if len(self._queue):
+                    return True
                 self._changed.wait()
-        return None
+        return False
 
     def _run(self, parts: list[Part]) -> None:
         begun = time.perf_counter()
@@ -238,10 +257,11 @@ class Engine:
         ended = time.perf_counter()
         for work in failed:
             self._discard(work)
+        more = bool(len(self._queue))
         for work, start, stop in parts:
             work.queue_seconds += (begun - work.submitted) * (stop - start)
             work.run_seconds += (ended - begun) * (stop - start)
-        self._tell(self._finished, parts, failed, ended - begun)
+        self._tell(self._finished, parts, failed, begun, ended, more)
 
     def _attempt(self, parts: list[Part]) -> dict[Work, Exception]:
         """Run a batch. Where it fails, each request by itself, so that only what cannot run fails."""
@@ -283,16 +303,16 @@ class Engine:
 
     # In the event loop.
 
-    def _finished(self, parts: list[Part], failed: dict[Work, Exception], seconds: float) -> None:
-        tokens = sum(sum(work.lengths[start:stop]) for work, start, stop in parts)
+    def _finished(
+        self, parts: list[Part], failed: dict[Work, Exception], begun: float, ended: float, more: bool
+    ) -> None:
         if len(failed) < len(parts):
             self.last_success = time.monotonic()
             self.failures = 0
-            if 2 * tokens >= self._queue.shape.token_budget:
-                now = self.backend.info.workers * tokens / max(seconds, 1e-9)
-                self.tokens_per_second += (1 - RATE_MEMORY) * (now - self.tokens_per_second)
+            self.speed.batch(ended, sum(sum(work.lengths[start:stop]) for work, start, stop in parts), more)
         else:
             self.failures += 1
+            self.speed.batch(ended, 0, more)
         for work, start, stop in parts:
             work.done += stop - start
             error = failed.get(work)
@@ -300,7 +320,7 @@ class Engine:
                 self._resolve(work, error)
             elif work.done == len(work):
                 self._resolve(work, None)
-        self.on_batch(parts, seconds, len(failed))
+        self.on_batch(parts, ended - begun, len(failed))
 
     def _resolve(self, work: Work, error: Exception | None) -> None:
         self._close(work)

@@ -52,10 +52,9 @@ class Server:
         end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
             assert self.process.poll() is None, self.said
-            if found := re.search(r"ready on http://127\.0\.0\.1:(\d+)", self.said):
-                self.port = int(found[1])
-                return self
-            if "ready on" in self.said:
+            # Read once: it may say so between two looks.
+            if found := re.search(r"ready on (?:unix socket .*|http://127\.0\.0\.1:(\d+))\n", self.said):
+                self.port = found[1] and int(found[1])
                 return self
             time.sleep(0.02)
         raise AssertionError(f"not ready: {self.said}")

@@ -25,6 +25,10 @@ def faulty(self, batch):
         raise SystemExit(9)
     if fault.startswith("slow"):
         time.sleep(float(fault.split()[1]))
+    if fault.startswith("spin"):
+        end = time.thread_time() + float(fault.split()[1])
+        while time.thread_time() < end:
+            pass
     rows = run(self, batch)
     if fault == "nan":
         return np.full_like(rows, np.nan)

@@ -149,7 +149,7 @@ def test_overload_gets_429_at_once_and_the_rest_is_served(start, demo_folder):
     assert server.metric("process_resident_memory_bytes") < before + 100e6
     begun = time.monotonic()
     assert server.post("/v1/embeddings", {"input": "a query"}).status == 200
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert speed > 0
     assert server.metric('bgert_queue_tokens{model="all-MiniLM-L6-v2",lane="interactive"}') == 0
     assert server.stop() == 0

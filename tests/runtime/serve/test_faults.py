@@ -1,5 +1,6 @@
 """Engines that fail, processes that are told to end: what clients see, what probes see, the exit status."""
 
+import contextlib
 import signal
 import socket
 import sys
@@ -94,6 +95,67 @@ def test_a_hung_engine_ends_the_process_with_70_and_its_clients_are_told(faulty)
     assert {"retry-after"} <= replies[0].headers.keys()
 
 
+@contextlib.contextmanager
+def starved(process, *, runs=0.02, stands=0.2):
+    """The process gets a small part of the time, as beside noisy neighbours, whatever else the machine does."""
+    ended = threading.Event()
+
+    def starve():
+        while not ended.wait(runs):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(stands)
+            process.send_signal(signal.SIGCONT)
+
+    thread = threading.Thread(target=starve)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_starved_engine_is_not_taken_for_a_dead_one(faulty):
+    """By the clock, a batch of half a second of work takes far longer than the limit. It gets on: it is waited for."""
+    server = faulty("--engine-timeout", "3")
+    server.fault("spin 0.5")
+    begun = time.monotonic()
+    with starved(server.process):
+        reply = ask(server)
+    assert time.monotonic() - begun > 4, "it was not starved"
+    assert reply.status == 200
+    assert server.get("/health").status == 200
+    assert server.stop() == 0
+
+
+def test_a_process_that_was_stopped_goes_on(faulty):
+    """As a virtual machine does that was paused, with a batch in hand."""
+    server = faulty("--engine-timeout", "4")
+    server.fault("slow 6")
+    threads, replies = in_threads(1, lambda number: ask(server))
+    server.wait_for(lambda: server.metric('bgert_queue_tokens{model="tiny-encoder",lane="interactive"}') > 0)
+    server.process.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    server.process.send_signal(signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    assert replies[0].status == 200
+    time.sleep(1)  # the next looks at the engine
+    assert server.get("/health").status == 200
+    assert server.stop() == 0
+
+
+def test_an_engine_that_spins_for_ever_ends_the_process_with_70(faulty):
+    server = faulty("--engine-timeout", "1", "--drain-timeout", "5")
+    server.fault("spin 1000")
+    threads, replies = in_threads(2, lambda number: ask(server))
+    assert server.stop(0, timeout=60) == 70
+    for thread in threads:
+        thread.join()
+    assert [reply.status for reply in replies] == [503] * 2
+    assert "--engine-timeout" in server.said
+
+
 def test_sigterm_finishes_what_was_begun_and_takes_nothing_more(faulty):
     server = faulty()
     server.fault("slow 1.5")
@@ -145,19 +207,42 @@ def test_a_second_signal_ends_at_once(faulty):
 
 
 def test_requests_end_at_their_deadline_and_are_not_run(faulty):
-    server = faulty("--request-timeout", "1")
-    server.fault("slow 2")
+    server = faulty("--request-timeout", "30")
+    server.fault("slow 10")
     begun = time.monotonic()
-    threads, replies = in_threads(8, lambda number: ask(server, f"text {number}"))
+    hurried = {"x-request-timeout": "1"}
+    threads, replies = in_threads(8, lambda number: server.post("/embed", {"inputs": f"text {number}"}, hurried))
     for thread in threads:
         thread.join()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 9, "they waited for the engine"
     assert {reply.status for reply in replies} == {504}
+    before = server.metric("te_batch_next_size_sum")
     server.fault("")
     assert ask(server).status == 200
-    patient = server.post("/embed", {"inputs": "a"}, {"x-request-timeout": "30"})
-    assert patient.status == 200
+    # Two threads had a batch in hand; of the eight texts, what was in neither is never run.
+    assert server.metric("te_batch_next_size_sum") - before <= 1 + 8
     assert server.metric('te_request_failure{err="dropped"}') == 8
+    server.wait_for(lambda: server.metric('bgert_queue_tokens{model="tiny-encoder",lane="interactive"}') == 0)
+
+
+def test_a_client_may_shorten_its_deadline_and_not_lengthen_it():
+    from bgert.serve.messages import Request
+    from bgert.serve.service import Service
+    from bgert.serve.settings import Settings
+
+    service = Service(Settings(folders=("m",), request_timeout=10))
+
+    def seconds(**headers):
+        return service.seconds(Request("", headers={name.replace("_", "-"): text for name, text in headers.items()}))
+
+    assert seconds() == 10
+    assert seconds(x_request_timeout="3") == 3
+    assert seconds(x_request_timeout="30") == 10
+    assert seconds(x_stainless_read_timeout="600") == 10
+    assert seconds(x_stainless_read_timeout="600", x_request_timeout="2.5") == 2.5
+    assert (
+        seconds(x_request_timeout="soon") == seconds(x_request_timeout="-1") == seconds(x_request_timeout="nan") == 10
+    )
 
 
 def test_while_it_loads_it_says_so(start, prompted_folder, demo_folder, tmp_path):

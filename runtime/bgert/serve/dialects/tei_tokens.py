@@ -12,6 +12,7 @@ from bgert.serve.admission import queue_limit
 from bgert.serve.dialects.body import decode, json_text
 from bgert.serve.dialects.tei import model_of
 from bgert.serve.messages import Response
+from bgert.serve.queue import INTERACTIVE
 from bgert.serve.refusal import Refusal
 from bgert.serve.service import CHARACTERS_ON_LOOP
 
@@ -116,7 +117,7 @@ async def info(service: Service, request: Request) -> Response:
         "max_batch_tokens": served.engine.token_budget,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_client_batch,
-        "max_queue_tokens": queue_limit(served.engine, settings),
+        "max_queue_tokens": queue_limit(served.engine, INTERACTIVE, settings),
         "auto_truncate": not settings.no_truncate,
         "tokenization_workers": 1,
         "version": __version__,
