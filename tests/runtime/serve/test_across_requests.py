@@ -1,5 +1,6 @@
 """The promise: a reply has the same bits whoever else is being served. And what happens when too many come."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -152,6 +153,40 @@ def test_overload_gets_429_at_once_and_the_rest_is_served(start, demo_folder):
     assert time.monotonic() - begun < 10
     assert speed > 0
     assert server.metric('bgert_queue_tokens{model="all-MiniLM-L6-v2",lane="interactive"}') == 0
+    assert server.stop() == 0
+
+
+def test_open_loop_overload(start, demo_folder, encoder):
+    """Requests come by a clock at several times capacity, then all clients leave: the queue stays within its limit."""
+    from bgert.loadtest.load import closed_loop, open_loop
+    from bgert.loadtest.requests import embeddings, mixed_texts
+
+    limit, model = 4000, 'model="all-MiniLM-L6-v2",lane="interactive"'
+    server = start([demo_folder], "--max-queue-tokens", str(limit))
+    jobs = embeddings(encoder, mixed_texts(encoder, 128), 8)
+    most = max(job.tokens for job in jobs)
+    alone = asyncio.run(closed_loop(server.port, jobs, 4, 1.0))
+    assert set(alone.statuses) == {200}
+    held, healthy, ended = [], [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.05):
+            held.append(server.metric(f"bgert_queue_tokens{{{model}}}"))
+            healthy.append(server.get("/health").status)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    rate = max(20.0, 4 * alone.statuses[200] / alone.seconds)
+    load = asyncio.run(open_loop(server.port, jobs, rate, 3.0, leave=True))
+    ended.set()
+    thread.join()
+    assert set(load.statuses) == {200, 429}
+    assert limit / 2 < max(held) < limit + most
+    assert set(healthy) == {200}
+    # What the clients left behind is dropped but for the batches that run.
+    server.wait_for(lambda: server.metric(f"bgert_queue_tokens{{{model}}}") == 0)
+    after = asyncio.run(closed_loop(server.port, jobs, 4, 1.0))
+    assert set(after.statuses) == {200}
     assert server.stop() == 0
 
 

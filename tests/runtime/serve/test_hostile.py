@@ -217,14 +217,34 @@ def test_a_client_that_leaves_or_half_closes_frees_its_work(small):
     assert small.metric('bgert_refused_total{reason="left"}') >= 1
 
 
-def test_a_thousand_connections_at_one_time(small):
-    with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(small.socket()) for _ in range(1000)]
-        for connection in connections:
-            connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+@contextlib.contextmanager
+def files(count):
+    """Let this process have so many open; the server takes what it may by itself."""
+    resource = pytest.importorskip("resource", reason="this system has no such limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"a process may have {hard} open files here, and this needs {count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("count", [1000, 10_000])
+def test_many_connections_at_one_time(small, count):
+    before = small.metric("process_resident_memory_bytes")
+    with files(count + 200), contextlib.ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connections.append(stack.enter_context(small.socket()))
+            connections[-1].sendall(b"GET /health HTTP/1.1\r\n\r\n")
         for connection in connections:
             assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert small.metric("process_open_fds") > count
+        assert small.metric("process_resident_memory_bytes") - before < 10e6 + count * 20e3
         assert small.post("/embed", BODY).status == 200
+    small.wait_for(lambda: small.metric("process_open_fds") < 100)
 
 
 def test_abandoned_bulk_does_not_hold_up_the_next_query(start, demo_folder):
