@@ -57,6 +57,7 @@ def openapi(routes: Iterable[Route]) -> bytes:
         (schema,), components = msgspec.json.schema_components([body], ref_template="#/components/schemas/{name}")
         own = schema["$ref"].rpartition("/")[2]
         schemas[_name(body)] = components.pop(own) | {"title": _name(body)}
+        schemas[_name(body)].pop("additionalProperties", None)  # some are left aside, see `dialects.fields`
         schemas |= components
     paths: dict[str, Any] = {}
     for route in listed:

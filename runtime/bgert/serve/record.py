@@ -36,6 +36,8 @@ class Record:
     characters: int = 0
     truncated: tuple[int, ...] = ()
     """Which inputs were longer than the model takes and were cut."""
+    ignored: tuple[str, ...] = ()
+    """Fields of the body that mean nothing here."""
     tokenize_seconds: float = 0.0
     queue_seconds: float = 0.0
     """Mean over the rows."""
@@ -61,4 +63,6 @@ class Record:
             indices = ",".join(map(str, self.truncated[:MOST_INDICES]))
             more = ",..." if len(self.truncated) > MOST_INDICES else ""
             found.append(("x-bgert-truncated-indices", indices + more))
+        if self.ignored:
+            found.append(("x-bgert-ignored", ",".join(dict.fromkeys(self.ignored))))
         return found

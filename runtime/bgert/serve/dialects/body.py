@@ -1,19 +1,22 @@
-"""Bodies to structs. In all of them null means absent, and a field that is not known is ignored."""
+"""Bodies to structs. In all of them null means absent; of fields that a route does not know, see `fields`."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from bgert._native import base64_rows, json_rows
+from bgert.serve.dialects.fields import only_known
 from bgert.serve.refusal import Refusal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.serve.models import Served
+    from bgert.serve.record import Record
 
 __all__ = [
     "base64_texts",
@@ -27,6 +30,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_UNKNOWN = re.compile(r"Object contains unknown field `[^`]*`", re.DOTALL)  # of the body itself, not within
 json_text = msgspec.json.encode
 """Any value as JSON, in UTF-8."""
 
@@ -39,14 +43,25 @@ def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
 
 
-def decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes, kind: type[T], record: Record | None = None) -> T:
     """Read a JSON body.
+
+    Args:
+        body: as it came.
+        kind: a struct, or another type that msgspec knows.
+        record: where fields are noted that the struct does not have; without it they are refused.
 
     Raises:
         Refusal: `malformed` if it is no JSON, `validation` if it is not of the kind.
     """
     try:
-        value: T = decoder(kind).decode(body)
+        try:
+            value: T = decoder(kind).decode(body)
+        except msgspec.ValidationError as error:
+            if not _UNKNOWN.fullmatch(str(error)):
+                raise
+            known: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+            value = decoder(kind).decode(only_known(body, known, record))
     except msgspec.ValidationError as error:
         text = str(error)
         _, _, place = text.rpartition(" - at `$")

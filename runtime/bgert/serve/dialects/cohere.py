@@ -38,20 +38,21 @@ WRITERS: dict[str, Callable[[NDArray[np.float32]], list[bytes]]] = {
 }
 
 
-class Content(msgspec.Struct):
+class Content(msgspec.Struct, forbid_unknown_fields=True):
     """A piece of an input."""
 
     type: str
     text: str | None = None
+    image_url: Any = None
 
 
-class Input(msgspec.Struct):
+class Input(msgspec.Struct, forbid_unknown_fields=True):
     """An input of version 2."""
 
     content: list[Content]
 
 
-class EmbedBody(msgspec.Struct):
+class EmbedBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/embed` and `/v2/embed`."""
 
     texts: list[str] | None = None
@@ -72,13 +73,13 @@ def failure(refusal: Refusal) -> Response:
 
 async def embed_v1(service: Service, request: Request) -> Response:
     """`POST /v1/embed`."""
-    body = decode(request.body, EmbedBody)
+    body = decode(request.body, EmbedBody, request.record)
     return await _embed(service, request, body, "1", body.embedding_types)
 
 
 async def embed_v2(service: Service, request: Request) -> Response:
     """`POST /v2/embed`: embeddings by type, floats unless others are asked for."""
-    body = decode(request.body, EmbedBody)
+    body = decode(request.body, EmbedBody, request.record)
     return await _embed(service, request, body, "2", body.embedding_types or ["float"])
 
 

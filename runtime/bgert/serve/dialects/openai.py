@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddingsBody", "embeddings", "failure", "models", "one_model"]
 
 STATUS = {"validation": 400, "wrong_model": 400}
+# Jina's tasks, with the prompt of each; those of none take the prompt of their own name where the model has one.
+TASKS = {"retrieval.query": "query", "retrieval.passage": "document"}
+OTHER_TASKS = ("text-matching", "classification", "clustering", "separation")
 TYPES = {
     "unauthorized": "authentication_error",
     "overloaded": "rate_limit_error",
@@ -37,13 +40,13 @@ CODES = {"unauthorized": "invalid_api_key", "overloaded": "rate_limit_exceeded"}
 CREATED = 1_767_225_600  # 2026-01-01; a folder has no date of its own
 
 
-class TextItem(msgspec.Struct):
+class TextItem(msgspec.Struct, forbid_unknown_fields=True):
     """A text as Jina's clients may write it."""
 
     text: str
 
 
-class EmbeddingsBody(msgspec.Struct):
+class EmbeddingsBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/embeddings`."""
 
     input: str | list[str | int | list[int] | TextItem]
@@ -52,7 +55,7 @@ class EmbeddingsBody(msgspec.Struct):
     dimensions: int | None = None
     user: str | None = None
     task: str | None = None
-    """Jina: `retrieval.query` and `retrieval.passage` choose the model's prompts."""
+    """Jina: chooses the model's prompt."""
     normalized: bool | None = None
     embedding_type: str | None = None
     late_chunking: bool | None = None
@@ -73,7 +76,7 @@ def failure(refusal: Refusal) -> Response:
 
 async def embeddings(service: Service, request: Request) -> Response:
     """`POST /v1/embeddings`."""
-    body = decode(request.body, EmbeddingsBody)
+    body = decode(request.body, EmbeddingsBody, request.record)
     served = service.pick(request, "encoder", body.model)
     render = _encoding(body)
     dimensions = check_dimensions(served, body.dimensions)
@@ -92,14 +95,23 @@ async def embeddings(service: Service, request: Request) -> Response:
     )
     tokens = request.record.tokens
     content = b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-    return Response(200, content % (data, json_text(served.name), tokens, tokens))
+    # A graph that normalises cannot be told not to; refusing would shut out clients whose default that is.
+    told = (("x-bgert-normalized", "1"),) if body.normalized is False and served.manifest.normalize else ()
+    return Response(200, content % (data, json_text(served.name), tokens, tokens), headers=told)
 
 
 def task_prefix(served: Served, body: EmbeddingsBody) -> str:
     """The prompt that Jina's `task` or our `prompt_name` chooses; else the model's default."""
-    if body.task in ("retrieval.query", "retrieval.passage"):
-        return served.prefix("query" if body.task == "retrieval.query" else "document")
-    return served.prefix(body.prompt_name)
+    if body.task is None:
+        return served.prefix(body.prompt_name)
+    if body.prompt_name is not None:
+        raise Refusal("validation", "task and prompt_name both choose a prompt: leave one out", param="task")
+    if body.task in TASKS:
+        return served.prefix(TASKS[body.task])
+    if body.task not in OTHER_TASKS:
+        names = ", ".join((*TASKS, *OTHER_TASKS))
+        raise Refusal("validation", f"task is {body.task!r}: use one of {names}", param="task")
+    return served.prefix(body.task if body.task in served.manifest.prompts else None)
 
 
 def _encoding(body: EmbeddingsBody) -> Callable[[NDArray[np.float32]], list[bytes]]:

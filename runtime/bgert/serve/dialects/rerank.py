@@ -32,7 +32,7 @@ __all__ = ["RerankBody", "best_first", "failure", "only_score", "rerank", "reran
 STATUS = {"validation": 422, "wrong_model": 400}
 
 
-class RerankBody(msgspec.Struct):
+class RerankBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /rerank`, `/v1/rerank` and `/v2/rerank`."""
 
     query: str
@@ -43,7 +43,6 @@ class RerankBody(msgspec.Struct):
     top_n: int | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
-    max_chunks_per_doc: int | None = None
     max_tokens_per_doc: int | None = None
     priority: int | None = None
     """Cohere: 0 is the most urgent; what is not waits behind what is."""
@@ -66,7 +65,7 @@ def failure(refusal: Refusal) -> Response:
 
 async def rerank(service: Service, request: Request) -> Response:
     """`POST /rerank`, `/v1/rerank` and `/v2/rerank`."""
-    body = decode(request.body, RerankBody)
+    body = decode(request.body, RerankBody, request.record)
     if body.texts is not None:
         return await rerank_texts(service, request, body)
     if body.documents is None:
@@ -78,13 +77,21 @@ async def rerank(service: Service, request: Request) -> Response:
     texts = [document_text(document, body.rank_fields, index) for index, document in enumerate(body.documents)]
     limit, truncation = await _document_limit(service, served, body)
     logits = await service.score(
-        request, served, [body.query] * len(texts), texts, max_length=limit, truncation=truncation
+        request,
+        served,
+        [body.query] * len(texts),
+        texts,
+        max_length=limit,
+        truncation=truncation,
+        truncate=body.truncate,
+        side=tei.side_of(body.truncation_direction),
     )
     order = best_first(logits[:, 0], body.top_n)
+    scores = logits[order, 0] if body.raw_scores else logistic(logits[order, 0])
     results = []
-    for index, score in zip(order, number_texts(logistic(logits[order, 0])), strict=True):
+    for index, score in zip(order, number_texts(scores), strict=True):
         document = b""
-        if body.return_documents:
+        if body.return_documents or body.return_text:
             given = body.documents[index]
             document = b',"document":' + json_text({"text": given} if isinstance(given, str) else given)
         results.append(b'{"index":%d,"relevance_score":%b%b}' % (index, score, document))
@@ -105,6 +112,10 @@ async def rerank(service: Service, request: Request) -> Response:
 async def rerank_texts(service: Service, request: Request, body: RerankBody) -> Response:
     """TEI's reranking: a list of ranks, best first."""
     texts = body.texts or []
+    for name in ("documents", "rank_fields", "max_tokens_per_doc"):
+        if getattr(body, name) is not None:
+            raise Refusal("validation", f"{name} and texts do not go together: leave one out", param=name)
+    request.record.bulk = bool(body.priority)
     served = service.pick(request, "reranker", tei.model_of(request) or body.model)
     only_score(served)
     check_query(body)
@@ -121,7 +132,7 @@ async def rerank_texts(service: Service, request: Request, body: RerankBody) -> 
     scores = logits[order, 0] if body.raw_scores else logistic(logits[order, 0])
     ranks = []
     for index, score in zip(order, number_texts(scores), strict=True):
-        text = b',"text":' + json_text(texts[index]) if body.return_text else b""
+        text = b',"text":' + json_text(texts[index]) if body.return_text or body.return_documents else b""
         ranks.append(b'{"index":%d,"score":%b%b}' % (index, score, text))
     return Response(200, b"[%b]" % b",".join(ranks), headers=tei.headers(request, served))
 

@@ -35,7 +35,7 @@ ERROR_TYPES = {
 STATUS = {"backend": 424}
 
 
-class EmbedBody(msgspec.Struct):
+class EmbedBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /embed`."""
 
     inputs: str | list[str | int | list[int]]
@@ -47,7 +47,7 @@ class EmbedBody(msgspec.Struct):
     model: str | None = None
 
 
-class PredictBody(msgspec.Struct):
+class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /predict`."""
 
     inputs: str | list[str | list[str]]
@@ -57,14 +57,14 @@ class PredictBody(msgspec.Struct):
     model: str | None = None
 
 
-class Sentences(msgspec.Struct):
+class Sentences(msgspec.Struct, forbid_unknown_fields=True):
     """What is compared."""
 
     source_sentence: str
     sentences: list[str]
 
 
-class SimilarityParameters(msgspec.Struct):
+class SimilarityParameters(msgspec.Struct, forbid_unknown_fields=True):
     """How."""
 
     truncate: bool | None = None
@@ -72,7 +72,7 @@ class SimilarityParameters(msgspec.Struct):
     prompt_name: str | None = None
 
 
-class SimilarityBody(msgspec.Struct):
+class SimilarityBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /similarity`."""
 
     inputs: Sentences
@@ -118,7 +118,7 @@ def headers(request: Request, served: Served, *more: tuple[str, str]) -> tuple[t
 
 async def embed(service: Service, request: Request) -> Response:
     """`POST /embed`."""
-    body = decode(request.body, EmbedBody)
+    body = decode(request.body, EmbedBody, request.record)
     served = service.pick(request, "encoder", model_of(request) or body.model)
     dimensions = check_dimensions(served, body.dimensions)
     items = [body.inputs] if isinstance(body.inputs, str) else body.inputs
@@ -144,7 +144,7 @@ async def embed(service: Service, request: Request) -> Response:
 
 async def similarity(service: Service, request: Request) -> Response:
     """`POST /similarity`: cosines of sentences with one sentence."""
-    body = decode(request.body, SimilarityBody)
+    body = decode(request.body, SimilarityBody, request.record)
     served = service.pick(request, "encoder", model_of(request) or body.model)
     given = body.parameters or SimilarityParameters()
     service.check_count(len(body.inputs.sentences), "inputs.sentences")
@@ -164,7 +164,7 @@ async def similarity(service: Service, request: Request) -> Response:
 
 async def predict(service: Service, request: Request) -> Response:
     """`POST /predict`: every label of texts or pairs, the likeliest first."""
-    body = decode(request.body, PredictBody)
+    body = decode(request.body, PredictBody, request.record)
     served = service.pick(request, "reranker", model_of(request) or body.model)
     sequences, many = _sequences(body.inputs)
     pairs = {len(sequence) for sequence in sequences}

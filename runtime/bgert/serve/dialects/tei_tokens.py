@@ -24,25 +24,27 @@ if TYPE_CHECKING:
 __all__ = ["DecodeBody", "TokenizeBody", "from_ids", "info", "tokenize"]
 
 
-class TokenizeBody(msgspec.Struct):
+class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /tokenize`."""
 
     inputs: str | list[str]
     add_special_tokens: bool | None = None
     prompt_name: str | None = None
+    model: str | None = None
 
 
-class DecodeBody(msgspec.Struct):
+class DecodeBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /decode`."""
 
     ids: list[int | list[int]]
     skip_special_tokens: bool | None = None
+    model: str | None = None
 
 
-def any_model(service: Service, request: Request) -> Served:
-    """The model that `?model=` names, else the first encoder, else the first model."""
-    name = model_of(request)
-    if name is None:
+def any_model(service: Service, request: Request, given: str | None = None) -> Served:
+    """The model that `?model=` or the body names, else the first encoder, else the first model."""
+    name = model_of(request) or given
+    if name is None or (len(service.models) == 1 and name == given):
         served = next((one for one in service.models if one.kind == "encoder"), service.models[0])
         return service.pick(request, served.kind, served.name)
     kinds = [one.kind for one in service.models if name == one.name or name in one.aliases]
@@ -54,8 +56,8 @@ def any_model(service: Service, request: Request) -> Served:
 
 async def tokenize(service: Service, request: Request) -> Response:
     """`POST /tokenize`: tokens with their places in the text, in characters."""
-    body = decode(request.body, TokenizeBody)
-    served = any_model(service, request)
+    body = decode(request.body, TokenizeBody, request.record)
+    served = any_model(service, request, body.model)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     service.check_count(len(texts), "inputs")
     texts = [served.prefix(body.prompt_name) + text for text in texts]
@@ -76,8 +78,8 @@ async def tokenize(service: Service, request: Request) -> Response:
 
 async def from_ids(service: Service, request: Request) -> Response:
     """`POST /decode`: the texts of token ids."""
-    body = decode(request.body, DecodeBody)
-    served = any_model(service, request)
+    body = decode(request.body, DecodeBody, request.record)
+    served = any_model(service, request, body.model)
     rows: list[Any] = [body.ids] if all(isinstance(number, int) for number in body.ids) else body.ids
     service.check_count(len(rows), "ids")
     if not all(isinstance(row, list) for row in rows):
