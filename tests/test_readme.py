@@ -26,7 +26,9 @@ def test_python_blocks_run(demo_folder, make_reranker_checkpoint, tmp_path, monk
     (tmp_path / "BAAI" / "bge-small-en-v1.5").symlink_to(demo_folder)
     export(make_reranker_checkpoint(num_labels=1), tmp_path / "BAAI" / "bge-reranker-base", verify=False)
     monkeypatch.chdir(tmp_path)
-    for block in blocks:
+    own = [block for block in blocks if "import openai" not in block]  # tests/clients runs that one, with a server
+    assert len(own) == len(blocks) - 1
+    for block in own:
         exec(compile(block, "README.md", "exec"), {})
 
 

@@ -23,6 +23,12 @@ LONG = " ".join(WORDS[i * i % 10] for i in range(400))  # each word is one token
 KEPT = 254  # tokens of a text that MiniLM takes beside its two special ones
 DIMENSIONS = 64
 
+_README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8").partition("\n## Serve\n")[2]
+README_CURL = re.search(r"^curl .*$", _README, re.MULTILINE)[0]
+README_PYTHON = re.search(r"```python\n(.*?)```", _README, re.DOTALL)[1]
+README_ADDRESS = "http://127.0.0.1:8080"
+README_TEXTS = re.findall(r'input=(\["[^"]*"\])', README_PYTHON)
+
 _calls = []
 _given = json.loads(Path(os.environ["BGERT_CLIENTS"]).read_text("utf-8")) if "BGERT_CLIENTS" in os.environ else {}
 URL = _given.get("url")

@@ -13,7 +13,7 @@ from bgert.reranker import logistic
 warnings.simplefilter("ignore")
 encoder, reranker = Encoder(sys.argv[1], device="cpu"), Reranker(sys.argv[2], device="cpu")
 left = " ".join(asking.LONG.split()[-asking.KEPT :])
-texts = [*asking.TEXTS, asking.QUERY, asking.LONG, left]
+texts = [*asking.TEXTS, asking.QUERY, asking.LONG, left, *json.loads(asking.README_TEXTS[0])]
 vectors = {
     "float32": encoder.encode(texts),
     "float32 short": encoder.encode(texts, dimensions=asking.DIMENSIONS),

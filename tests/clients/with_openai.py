@@ -1,9 +1,27 @@
 """OpenAI's own client."""
 
 import asyncio
+import json
+import subprocess
 
 import openai
-from asking import DIMENSIONS, LONG, STRICT, TEXTS, URL, Busy, call, check_refused, check_vectors, main, tokens
+from asking import (
+    DIMENSIONS,
+    LONG,
+    README_ADDRESS,
+    README_CURL,
+    README_PYTHON,
+    README_TEXTS,
+    STRICT,
+    TEXTS,
+    URL,
+    Busy,
+    call,
+    check_refused,
+    check_vectors,
+    main,
+    tokens,
+)
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none")
 strict = openai.OpenAI(base_url=f"{STRICT}/v1", api_key="none")
@@ -13,6 +31,21 @@ MODEL = "minilm"
 def vectors(reply):
     assert [item.index for item in reply.data] == list(range(len(reply.data)))
     return [item.embedding for item in reply.data]
+
+
+@call("the README's lines, as printed but for the port, with curl and with this client")
+def readme():
+    (listed,) = README_TEXTS
+    texts = json.loads(listed)
+    assert README_CURL.count(README_ADDRESS) == README_PYTHON.count(README_ADDRESS) == 1
+    found = {}
+    exec(README_PYTHON.replace(README_ADDRESS, URL), found)
+    check_vectors(vectors(found["reply"]), texts)
+    done = subprocess.run(
+        ["sh", "-c", README_CURL.replace(README_ADDRESS, URL)], capture_output=True, text=True, check=True
+    )
+    assert f'"input": {listed}' in README_CURL, "curl and the client ask the same"
+    check_vectors([item["embedding"] for item in json.loads(done.stdout)["data"]], texts)
 
 
 @call("embeddings.create: a list, base64 by default")

@@ -117,3 +117,47 @@ def test_a_place_goes_to_the_model_that_has_fewest():
         thread.join(20)
         assert not thread.is_alive()
     assert cores.running == 0
+
+
+def test_two_engines_share_the_cores_and_serve_all():
+    import asyncio
+
+    import numpy as np
+
+    from bgert.backends.protocol import BackendInfo
+    from bgert.batching import PackedBatch
+    from bgert.serve.worker import Engine, Work
+
+    running, most, changing = [0], [0], threading.Lock()
+
+    class Backend:
+        info = BackendInfo("cpu", "fp32", "fake", workers=4, token_budget=8, cores=1)
+
+        def run(self, batch):
+            with changing:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            time.sleep(0.002)
+            with changing:
+                running[0] -= 1
+            return np.ones((len(batch.cu_seqlens) - 1, 1), np.float32)
+
+    def work():
+        ids = np.ones(8 * 50, np.int32)
+        return Work(PackedBatch(ids, np.arange(0, 8 * 51, 8, dtype=np.int32), ids), 1)
+
+    async def main():
+        cores = Cores(4)
+        engines = [Engine(Backend(), 1, name, cores) for name in "ab"]
+        for engine in engines:
+            engine.start(asyncio.get_running_loop())
+        futures = [engine.submit(work()) for engine in engines for _ in range(4)]
+        rows = await asyncio.wait_for(asyncio.gather(*futures), 30)
+        assert all((part == 1).all() for part in rows)
+        for engine in engines:
+            engine.stop()
+        assert all([await asyncio.to_thread(engine.join, 20) for engine in engines])
+        assert cores.running == 0
+
+    asyncio.run(main())
+    assert 2 <= most[0] <= 5, "eight threads, four cores"
