@@ -32,6 +32,7 @@ __all__ = ["ENGINE_DEAD", "run"]
 
 ENGINE_DEAD = 70  # sysexits: internal software error; a supervisor starts the server again
 SWEEP_SECONDS = 0.5
+FIRST_GIVEN_FILE = 3  # SD_LISTEN_FDS_START
 FLUSH_SECONDS = 1.0  # for the last replies to leave
 JOIN_SECONDS = 5.0  # for the last batches to end
 
@@ -97,7 +98,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             _on_signal(loop, number, self._signalled)
         listener = await self._listen()
-        self._address = _address(self.settings, listener)
+        self._address = _address(listener)
         tasks = [loop.create_task(self._sweep()), loop.create_task(self.health.watch(self._engine_died))]
         loading = loop.create_task(self._load())
         stopped = loop.create_task(stop.wait())
@@ -131,6 +132,11 @@ class Server:
         def connect() -> Connection:
             return Connection(self.app)
 
+        if (given := _given_socket()) is not None:
+            if settings.uds is not None:
+                raise InvalidOptionError("the supervisor gives the socket to listen on: leave --uds out")
+            create = loop.create_server if given.family != socket.AF_UNIX else loop.create_unix_server
+            return await create(connect, sock=given, backlog=2048)
         if settings.uds is not None:
             return await loop.create_unix_server(connect, path=_free_socket(Path(settings.uds)), backlog=2048)
         return await loop.create_server(connect, host=settings.host, port=settings.port, backlog=2048)
@@ -203,11 +209,36 @@ class Server:
         await asyncio.sleep(0)
 
 
-def _address(settings: Settings, listener: asyncio.Server) -> str:
+def _given_socket() -> socket.socket | None:
+    """The listening socket that systemd, or what does as systemd, has opened for this process; it is the third file.
+
+    Raises:
+        InvalidOptionError: there are several, or it is no listening socket.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if os.environ.get("LISTEN_FDS") != "1":
+        raise InvalidOptionError(f"LISTEN_FDS is {os.environ.get('LISTEN_FDS')!r}: give one socket to listen on")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    try:
+        given = socket.socket(fileno=FIRST_GIVEN_FILE)
+        listening = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise InvalidOptionError(f"LISTEN_FDS names a socket that is none: {error.strerror}") from None
+    if not listening or given.type != socket.SOCK_STREAM:
+        raise InvalidOptionError("LISTEN_FDS names a socket that does not listen for streams")
+    given.set_inheritable(False)
+    given.setblocking(False)
+    return given
+
+
+def _address(listener: asyncio.Server) -> str:
     """Where clients find the server, with the port that `--port 0` got."""
-    if settings.uds is not None:
-        return f"unix socket {settings.uds}"
-    host, port = listener.sockets[0].getsockname()[:2]
+    name = listener.sockets[0].getsockname()
+    if isinstance(name, str):
+        return f"unix socket {name}"
+    host, port = name[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -31,7 +31,7 @@ class Reply:
 class Server:
     """A `bgert serve` of its own, or a program in its place."""
 
-    def __init__(self, folders, *options, program=None, environment=None, log, wait=True):
+    def __init__(self, folders, *options, program=None, environment=None, inherited=(), log, wait=True):
         command = program or [sys.executable, "-m", "bgert", "serve"]
         arguments = [*command, *map(str, folders), "--port", "0", *options]
         if "--uds" in options:
@@ -39,7 +39,8 @@ class Server:
         self.log = Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.with_suffix(".err").open("wb") as err, self.log.open("wb") as out:
-            self.process = subprocess.Popen(arguments, stdout=out, stderr=err, env=os.environ | (environment or {}))
+            variables = os.environ | (environment or {})
+            self.process = subprocess.Popen(arguments, stdout=out, stderr=err, env=variables, pass_fds=inherited)
         self.port = None
         if wait:
             self.wait_until_ready()
