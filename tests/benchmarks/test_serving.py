@@ -16,7 +16,7 @@ def load(times, share, p99=5000.0, statuses=None, **more):
         "statuses": statuses or {"200": 500, "429": 600},
         "latency_ms": {"p50": p99 / 2, "p95": p99, "p99": p99, "max": p99},
         "queue_bound_ms": 10_000.0,
-        "max_wait_ms": 9_000.0,
+        "promised_ms": 9_000.0,
         "resident_bytes": {"start": 1e8, "half": 1.2e8, "end": 1.2e8, "max": 1.2e8},
     } | more
 
@@ -56,7 +56,7 @@ BROKEN = {
     "replies": lambda stages: stages["load"]["loads"][1]["statuses"].update({"none": 1}),
     "goodput": lambda stages: stages["load"]["loads"][2].update(share_of_capacity=0.89),
     "a full queue": lambda stages: stages["load"]["loads"][1]["latency_ms"].update(p99=10_001.0),
-    "--max-wait": lambda stages: stages["load"]["loads"][1].update(max_wait_ms=3_999.0),
+    "what admission promised": lambda stages: stages["load"]["loads"][1].update(promised_ms=3_999.0),
     "memory": lambda stages: stages["load"]["loads"][1]["resident_bytes"].update(end=1.3e8),
     "2 s after": lambda stages: stages["load"]["loads"][1].update(speed_after_2_s=0.8),
     "abandoned": lambda stages: stages["abandoned"]["delay_in_batches"].update(max=3.0),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from bgert.cpu_count import available_cpus
 from bgert.loadtest.load import Job, closed_loop, open_loop, percentiles
 from bgert.loadtest.requests import embeddings, token_counts
-from bgert.serve.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +150,7 @@ async def _watched(
     resident: list[int] = []
     moments: list[tuple[float, float]] = []
     limits: list[float] = []
+    promised: list[float] = []
     before = server.cpu_seconds()
 
     async def watch() -> None:
@@ -162,6 +162,7 @@ async def _watched(
                 now = (asked + time.perf_counter()) / 2
                 moments.append((now, _sum(metrics, "bgert_tokens_total", LANE)))
                 limits.append(_sum(metrics, "bgert_queue_limit_tokens", LANE))
+                promised.append(limits[-1] / max(_sum(metrics, "bgert_tokens_per_second"), 1.0))
             await asyncio.sleep(0.5)
 
     watcher = asyncio.create_task(watch())
@@ -175,7 +176,7 @@ async def _watched(
         "server_cpu_seconds": round(used, 2),
         "client_share_of_cpu": round(load.own_cpu_seconds / max(load.own_cpu_seconds + used, 1e-9), 3),
         "queue_bound_ms": _bound_ms(moments, limits, jobs),
-        "max_wait_ms": round(1e3 * Settings(folders=()).max_wait, 1),
+        "promised_ms": round(1e3 * max(promised), 1) if promised else None,
         "resident_bytes": {"start": resident[0], "half": half, "end": resident[-1], "max": max(resident)},
     }
 

@@ -9,6 +9,7 @@ import pytest
 
 from bgert.loadtest.client import FAILED, Pool, post
 from bgert.loadtest.load import Job, Load, closed_loop, open_loop, percentiles
+from bgert.loadtest.stages import drain_seconds
 
 JOB = Job(post("/x", b"{}"), 2, 10)
 
@@ -157,3 +158,12 @@ def test_percentiles_of_few(values, expected):
 
 def test_percentiles_are_measured_values():
     assert percentiles([n / 1000 for n in range(1, 101)]) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+
+
+def test_how_long_a_queue_took_by_the_tokens_done():
+    moments = [(10.0, 1000), (10.5, 1500), (11.0, 1500), (12.0, 3500)]
+    assert drain_seconds(moments, 250) == 0.25
+    assert drain_seconds(moments, 500) == 0.5
+    assert drain_seconds(moments, 1500) == 1.5
+    assert drain_seconds(moments[1:], 2000) == 1.5
+    assert drain_seconds(moments, 2501) is None

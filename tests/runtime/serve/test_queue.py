@@ -11,6 +11,9 @@ from bgert.batching import Bucket
 from bgert.serve.queue import BULK, INTERACTIVE, PROBE, BatchShape, Part, WorkQueue, fill
 
 
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be
+
+
 class Rows:
     def __init__(self, lengths, lane=BULK):
         self.lengths = sorted(lengths, reverse=True)
@@ -33,6 +36,7 @@ def within(parts, shape):
     return any(max(rows) <= bucket.length and len(rows) <= bucket.texts for bucket in shape.buckets)
 
 
+@BUSY
 @given(REQUESTS, SHAPES, st.randoms(use_true_random=False))
 def test_every_row_runs_once_in_batches_that_keep_the_budget(requests, shape, random):
     queue = WorkQueue(shape)
@@ -54,6 +58,7 @@ def test_every_row_runs_once_in_batches_that_keep_the_budget(requests, shape, ra
     assert queue.take() == []
 
 
+@BUSY
 @given(REQUESTS, SHAPES, st.randoms(use_true_random=False))
 def test_discarded_rows_never_run_and_are_not_counted(requests, shape, random):
     queue = WorkQueue(shape)
@@ -75,6 +80,7 @@ def test_discarded_rows_never_run_and_are_not_counted(requests, shape, random):
             assert queue.tokens[lane] == expected
 
 
+@BUSY
 @given(st.lists(LENGTHS, min_size=1, max_size=20), SHAPES)
 def test_the_oldest_request_is_in_every_batch(requests, shape):
     works = [Rows(lengths) for lengths in requests]
@@ -84,6 +90,7 @@ def test_the_oldest_request_is_in_every_batch(requests, shape):
     assert all(work.taken == 0 for work in works), "fill decides, it does not take"
 
 
+@BUSY
 @given(st.lists(LENGTHS, min_size=1, max_size=20), st.integers(40, 200))
 def test_a_batch_leaves_no_room_for_a_row_that_comes_first(requests, budget):
     """Of requests that it passed over, no row would have fitted when it did so."""
@@ -102,7 +109,7 @@ def test_a_batch_leaves_no_room_for_a_row_that_comes_first(requests, budget):
             assert max(longest, work.lengths[0]) * (texts + 1) > budget
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
+@settings(BUSY, max_examples=50)
 @given(st.integers(1, 8), st.integers(1, 40))
 def test_a_lone_query_is_next_whatever_bulk_waits(texts, length):
     queue = WorkQueue(BatchShape(64))
