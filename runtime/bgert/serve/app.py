@@ -95,7 +95,8 @@ class App:
         if self._cors(request):
             headers += [
                 ("access-control-allow-methods", allowed),
-                ("access-control-allow-headers", "authorization, content-type, x-api-key, x-request-id"),
+                # Clients send headers of their own, as x-stainless-os; the star alone does not let authorization in.
+                ("access-control-allow-headers", "*, authorization, content-type, x-api-key, x-request-id"),
                 ("access-control-max-age", "600"),
             ]
         return Response(204, headers=tuple(headers))

@@ -124,9 +124,13 @@ def test_browsers_are_let_in_where_they_are_named(start, prompted_folder, fresh)
     preflight = server.ask("OPTIONS", "/v1/embeddings", None, {"origin": "http://a"})
     assert preflight.status == 204
     assert preflight.headers["access-control-allow-origin"] == "http://a"
-    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    assert {"*", "authorization"} <= set(preflight.headers["access-control-allow-headers"].split(", "))
     assert "POST" in preflight.headers["access-control-allow-methods"]
     reply = server.ask("POST", "/embed", {"inputs": "a"}, {"origin": "http://a"})
     assert reply.headers["access-control-allow-origin"] == "http://a"
     assert "access-control-allow-origin" not in server.get("/health", {"origin": "http://b"}).headers
+    refused = server.ask("POST", "/v1/embeddings", {"input": 3}, {"origin": "http://a"})
+    assert refused.status == 400
+    assert refused.headers["access-control-allow-origin"] == "http://a", "a page may read why"
+    assert refused.headers["access-control-expose-headers"] == "*"
     assert server.stop() == 0

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from bgert.batching import Bucket
 from bgert.serve.queue import BULK, INTERACTIVE, PROBE, BatchShape, Part, WorkQueue, fill
 
-
 BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be
 
 
