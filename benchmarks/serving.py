@@ -11,7 +11,7 @@ from svg import Line, lines
 
 __all__ = ["RESULTS", "begin", "detail", "failures", "newest", "plots", "readme", "summary"]
 
-SCHEMA = "serving-1"
+SCHEMA = "serving-2"
 RESULTS = Path(__file__).resolve().parent / "results" / "serving"
 PACKAGES = ("bgert", "numpy", "onnxruntime", "httptools", "msgspec", "uvloop")
 SHARES = {"base64": 0.90, "float": 0.85}
