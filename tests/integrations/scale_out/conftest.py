@@ -1,8 +1,10 @@
 """Texts in parquet, the examples of docs/SCALE.md and what must have come out of them."""
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -100,25 +102,72 @@ def processes(pattern, ancestor):
     return [process for process, line in lines.items() if re.search(pattern, line) and below(process)]
 
 
-def wait_for(what, process=None, seconds=300):
-    """What `what()` gives once it is true, while `process` runs."""
+class Program:
+    """A Python program in a process of its own, which writes what it prints into a file."""
+
+    def __init__(self, folder, code):
+        (folder / "program.py").write_text(code, "utf-8")
+        self.log = folder / "program.log"
+        with self.log.open("w") as log:
+            command = [sys.executable, folder / "program.py"]
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        """What it started ends with it."""
+        for process in (*self.below(), self.process.pid):
+            kill(process)
+        self.process.wait()
+        wait_for(lambda: not any(map(is_alive, self.started)), seconds=60)
+
+    def below(self, pattern=""):
+        """Ids of the processes below it with a command line that matches."""
+        found = processes(pattern, self.process.pid)
+        self.started = found if not pattern else self.__dict__.get("started", [])
+        return found
+
+    def wait_for(self, what):
+        """What `what()` gives once it is true, while the program runs."""
+
+        def look():
+            assert self.process.poll() is None, self.log.read_text()
+            return what()
+
+        return wait_for(look)
+
+    def end(self):
+        """What it printed, once it has ended well."""
+        assert self.process.wait(300) == 0, self.log.read_text()
+        return self.log.read_text()
+
+
+def kill(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(what, seconds=300):
+    """What `what()` gives once it is true."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "nothing came in time"
-        assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
     return found
 
 
-@pytest.fixture(scope="session")
-def tools():
-    """`processes`, `wait_for` and `kill`."""
-
-    class Tools:
-        kill = staticmethod(lambda process: os.kill(process, signal.SIGKILL))
-
-    Tools.processes, Tools.wait_for = staticmethod(processes), staticmethod(wait_for)
-    return Tools
+@pytest.fixture
+def program(tmp_path):
+    """Starts a program: `with program(code) as running`."""
+    return lambda code: Program(tmp_path, code)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import subprocess
-import sys
-import threading
+import signal
 
 import numpy as np
 import pyarrow as pa
@@ -21,40 +19,21 @@ BUILDER = """SparkSession.builder.master("local[2,4]").config("spark.ui.enabled"
     "spark.driver.host", "127.0.0.1").config("spark.sql.execution.arrow.maxRecordsPerBatch", "16")"""
 
 
-def rows_written(target):
-    """Parquet files that tasks have finished, committed or not."""
-    return [path for path in target.rglob("part-*.parquet") if "attempt_" not in str(path.parent.parent.name)]
-
-
-def test_a_killed_driver_leaves_nothing_behind_and_a_killed_worker_loses_nothing(example, check, tools, tmp_path):
+def test_a_killed_driver_leaves_nothing_behind_and_a_killed_worker_loses_nothing(example, program, check, tmp_path):
     code = example("spark", **{"SparkSession.builder": BUILDER})
     target = tmp_path / "vectors"
-    run = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": tmp_path}
-    driver = subprocess.Popen([sys.executable, "-c", code], **run)
-    try:
-        tools.wait_for(lambda: list(target.rglob("part-*.parquet")), driver)
-    finally:
-        below = tools.processes("java|pyspark", driver.pid)
-        for process in (*below, driver.pid):
-            tools.kill(process)
-        driver.communicate()
+    with program(code) as driver:
+        driver.wait_for(lambda: list(target.rglob("part-*.parquet")))
     assert not (target / "_SUCCESS").exists()
     assert not list(target.glob("*.parquet"))
 
-    driver = subprocess.Popen([sys.executable, "-c", code], **run)
-    printed = []
-    reader = threading.Thread(target=lambda: printed.extend(driver.stdout))
-    reader.start()
-    try:
-        tools.wait_for(lambda: list(target.rglob("part-*.parquet")), driver)
-        daemon = tools.processes(r"pyspark[./]daemon", driver.pid)
-        workers = [process for process in daemon if tools.processes(r"pyspark[./]daemon", process) == []]
-        tools.kill(workers[0])
-        assert driver.wait(300) == 0, printed
-    finally:
-        driver.kill()
-        reader.join()
-    assert any("Python worker exited unexpectedly" in line or "Lost task" in line for line in printed), printed
+    with program(code) as driver:
+        old = set(target.rglob("part-*.parquet"))
+        driver.wait_for(lambda: set(target.rglob("part-*.parquet")) - old)
+        daemon = driver.below(r"pyspark[./]daemon")
+        os.kill(max(daemon), signal.SIGKILL)  # the oldest is their parent
+        printed = driver.end()
+    assert "Lost task" in printed
     assert (target / "_SUCCESS").exists()
     check(target, pa.list_(pa.float32()))
 
@@ -85,7 +64,7 @@ def test_types_and_threads(session, models, encoder, reranker):
     np.testing.assert_array_equal([row.score for row in scores], reranker.score([(text, text) for text in texts]))
 
     def look(batches):
-        for batch in batches:
+        for _ in batches:
             options = bgert_spark._assigned()
             yield pa.RecordBatch.from_pydict({"threads": [options["threads"]], "device": [options["device"]]})
 
