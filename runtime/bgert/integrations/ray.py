@@ -62,12 +62,12 @@ def assigned() -> dict[str, Any]:
 
 
 def embed_parquet(
-    source: str | list[str],
-    target: str,
+    source: str | Path | list[str | Path],
+    target: str | Path,
     folder: str | Path,
     *,
     id_column: str,
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
     actors: int | tuple[int, int] | None = None,
     num_cpus: int = 1,
     num_gpus: float = 0,
@@ -111,10 +111,9 @@ def embed_parquet(
     embed = arrow.Embed(folder, **options)
     wanted = {"device": "cuda" if num_gpus else "cpu", "precision": "auto", **options}
     model = _digest(Manifest.read(locate(folder, targets_for(wanted["device"], wanted["precision"]))))
-    source = [_absolute(path, filesystem) for path in ([source] if isinstance(source, str) else source)]
-    target, checkpoint = (
-        _absolute(path, filesystem) for path in (target, checkpoint or f"{target.rstrip('/')}.checkpoint")
-    )
+    source = [_absolute(path, filesystem) for path in (source if isinstance(source, list) else [source])]
+    target = _absolute(target, filesystem)
+    checkpoint = _absolute(checkpoint or f"{target.rstrip('/')}.checkpoint", filesystem)
     dataset = data.read_parquet(source, filesystem=filesystem)
     schema = dataset.schema()
     arrow.check_names(schema.names, [id_column, embed.column], embed.added)
@@ -238,9 +237,9 @@ def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _absolute(path: str, filesystem: Any) -> str:
+def _absolute(path: str | Path, filesystem: Any) -> str:
     """Ray's workers have other working directories."""
-    return path if filesystem is not None or "://" in path else str(Path(path).expanduser().absolute())
+    return str(path) if filesystem is not None or "://" in str(path) else str(Path(path).expanduser().absolute())
 
 
 def library(name: str) -> Any:

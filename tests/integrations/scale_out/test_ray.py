@@ -37,16 +37,16 @@ def test_a_killed_actor_and_a_killed_driver(ray, example, program, texts, models
     done = sum(pq.read_metadata(path).num_rows for path in finished(target))
     assert 0 < done < 1200
     again = {"id_column": "id", "rows_per_file": 32}
-    assert embed_parquet(str(texts), str(target), models["exported-minilm"], **again) == 1200
+    assert embed_parquet(texts, target, models["exported-minilm"], **again) == 1200
     check(target)
     names = sorted(path.name for path in target.iterdir())
-    assert embed_parquet(str(texts), str(target), models["exported-minilm"], **again) == 1200
+    assert embed_parquet(texts, target, models["exported-minilm"], **again) == 1200
     assert sorted(path.name for path in target.iterdir()) == names
     for change in ({"role": "query"}, {"dtype": "int8"}, {"precision": "fp32"}):
         with pytest.raises(bgert.InvalidOptionError, match=f"of a job with another {next(iter(change))}"):
-            embed_parquet(str(texts), str(target), models["exported-minilm"], **again, **change)
+            embed_parquet(texts, target, models["exported-minilm"], **again, **change)
     with pytest.raises(bgert.InvalidOptionError, match="of a job with another model"):
-        embed_parquet(str(texts), str(target), models["exported-bge"], **again)
+        embed_parquet(texts, target, models["exported-bge"], **again)
 
 
 def finished(target):
