@@ -120,5 +120,6 @@ def test_what_would_hang_or_mix_is_refused(ray, models, texts, tmp_path):
 def test_an_actor_whose_folder_is_not_the_drivers_ends_the_job(ray, models):
     from bgert.integrations.ray import _SameModel
 
-    with pytest.raises(bgert.IntegrityError, match="copy it again"):
-        _SameModel(models["exported-minilm"], "another digest")
+    actor = ray.remote(_SameModel).remote(models["exported-minilm"], "another digest")
+    with pytest.raises(ray.exceptions.RayActorError, match="copy it again"):
+        ray.get(actor.__ray_ready__.remote())
