@@ -35,7 +35,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_a_killed_worker_loses_nothing
         printed = driver.end()
     assert "Lost task" in printed
     assert (target / "_SUCCESS").exists()
-    check(target, pa.list_(pa.float32()))
+    check(target, pa.list_(pa.field("element", pa.float32(), nullable=False)))
 
 
 @pytest.fixture(scope="module")
