@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.encoder import Dtype
     from bgert.model import Model
-    from bgert.reranker import Truncation
+    from bgert.option_types import Dtype, Truncation
 
     AnyModel = TypeVar("AnyModel", bound=Model)
     Role = Literal["query", "document"]
