@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MapInArrow", "embed", "score"]
 
-_SPARK_TYPES = {"float32": "FloatType", "int8": "ByteType"}
+_SPARK_TYPES = {"float32": "FloatType", "int8": "ByteType", "binary": "ByteType"}
 
 
 def embed(folder: str | Path, **options: Any) -> MapInArrow:
