@@ -12,7 +12,7 @@ from bgert.inputs import as_iterable, as_list, naming
 from bgert.joined_calls import JoinedCalls
 from bgert.lifecycle import never_copied
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
-from bgert.progress import progress_bar
+from bgert.progress import progress_bar, token_bar
 from bgert.results import Embeddings, convert, cosines, dtype_name, output_shape, shorten
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Encoder(Model):
             dimensions: as in `encode`.
             dtype: as in `encode`.
             block: texts a block. A block of very long texts is cut earlier.
-            show_progress: a progress bar, which knows the end where `total` is given.
+            show_progress: a progress bar in tokens; where `total` is given it has an end, an estimate at first.
             total: number of texts, for the bar.
 
         Returns:
@@ -185,10 +185,14 @@ class Encoder(Model):
     ) -> Iterator[Embeddings]:
         columns, numpy_type = self._options(max_length, dimensions, dtype)
         windows = with_prompt(bounded(texts, block), prefix)
-        with progress_bar(total, show_progress) as advance:
+        with token_bar(total, show_progress) as bar:
             for window in self._runner.windows(windows, self._tokenize(max_length, prefix)):
                 rows = np.empty((len(window), columns), numpy_type)
-                self._fill(rows, window, dimensions, dtype, advance)
+                if bar is None:
+                    self._fill(rows, window, dimensions, dtype)
+                else:
+                    bar.window(len(window), window.tokens)
+                    self._fill(rows, window, dimensions, dtype, bar.advance, window.tokens)
                 warn_truncated(window.truncated, max_length or self.max_length)
                 yield Embeddings.of(rows, self._run_info(window.truncated, window.tokens, window.plan.padding))
 
@@ -262,14 +266,20 @@ class Encoder(Model):
         return Embeddings.of(rows[0] if isinstance(texts, str) else rows, info)
 
     def _fill(
-        self, rows: NDArray[Any], window: Window, dimensions: int | None, dtype: str, advance: Any = None
+        self,
+        rows: NDArray[Any],
+        window: Window,
+        dimensions: int | None,
+        dtype: str,
+        advance: Any = None,
+        units: int | None = None,
     ) -> None:
         normalize = self.manifest.normalize
 
         def store(index: NDArray[np.intp], vectors: NDArray[np.float32]) -> None:
             rows[index] = convert(shorten(vectors, dimensions, normalize), dtype)
 
-        self._runner.run(window, store, advance)
+        self._runner.run(window, store, advance, units)
 
     def _tokenize(self, max_length: int | None, prefix: str) -> Callable[[list[str], int, int], TokenBatch]:
         limit = max_length or self.max_length

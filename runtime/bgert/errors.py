@@ -21,6 +21,7 @@ __all__ = [
     "ModelFolderError",
     "ModelNotFoundError",
     "NonFiniteOutputError",
+    "OutputFileError",
     "TruncationWarning",
     "UnverifiedWarning",
     "install_extra",
@@ -43,6 +44,10 @@ class InvalidTextError(BgertError, TypeError, ValueError):
 
 class InputFileError(BgertError, OSError):
     """A file of texts or of judgments cannot be read."""
+
+
+class OutputFileError(BgertError, OSError):
+    """A file of results cannot be written, on a full disk for example."""
 
 
 class InvalidOptionError(BgertError, ValueError):

@@ -133,17 +133,18 @@ class Runner:
         plan = plan_buckets(lengths, info.buckets) if info.buckets else plan_batches(lengths, info.token_budget)
         return Window(reorder(batch, plan.order), plan, truncated, first)
 
-    def run(self, window: Window, store: Store, advance: Advance | None = None) -> None:
+    def run(self, window: Window, store: Store, advance: Advance | None = None, units: int | None = None) -> None:
         """Run every batch and hand its rows to `store` with their indices in the window.
 
-        `advance` gets the window's texts in shares by tokens: long ones run first, and a bar that counted them as the
-        short ones would promise a far later end.
+        `advance` gets `units`, or the window's texts, in shares by tokens: long texts run first, and a bar that counted
+        them as the short ones would promise a far later end.
 
         Raises:
             NonFiniteOutputError: a row holds NaN or infinity.
         """
         plan = window.plan
         info = self.backend.info
+        units = len(window) if units is None else units
         batches = iter(range(len(plan)))
         lock = threading.Lock()
         failures: list[BaseException] = []
@@ -166,7 +167,7 @@ class Runner:
                 if advance is not None:
                     with lock:
                         ran += int(window.batch.cu_seqlens[stop] - window.batch.cu_seqlens[start])
-                        share = ran * len(window) // window.tokens
+                        share = ran * units // window.tokens
                         advance(share - told)
                         told = share
 

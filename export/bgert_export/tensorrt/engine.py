@@ -216,7 +216,7 @@ def _lengths_in(folder: Path, manifest: Manifest, name: str) -> Any:
     """int32[n]: tokens of a file's texts; for rerankers query, tab, document."""
     import numpy as np
 
-    from bgert.commands.text_files import read_texts
+    from bgert.jobs.text_files import read_texts
     from bgert.tokenizer import Tokenizer
 
     lines = list(read_texts(name))

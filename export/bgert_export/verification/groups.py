@@ -83,7 +83,7 @@ def file_groups(kind: str, max_tokens: int, name: str) -> list[Group]:
         InvalidOptionError: the file has no texts, or a line of pairs no tab.
         BgertError: the file cannot be read.
     """
-    from bgert.commands.text_files import read_texts
+    from bgert.jobs.text_files import read_texts
 
     lines = list(read_texts(name))
     if not lines:

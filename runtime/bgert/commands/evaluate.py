@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from bgert.commands.options import engine_options
-from bgert.commands.text_files import atomic_file
 from bgert.errors import InvalidOptionError
 from bgert.evaluation.collection import load_collection
 from bgert.evaluation.retrieval import RERANK_TOP_K, evaluate
+from bgert.jobs.atomic_file import atomic_file
 from bgert.paths import user_path
 
 if TYPE_CHECKING:

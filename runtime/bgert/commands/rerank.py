@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bgert.commands.options import bars, engine_options, quiet_option
-from bgert.commands.text_files import read_texts
+from bgert.jobs.text_files import read_texts
 
 if TYPE_CHECKING:
     import argparse

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bgert.commands.text_files import read_texts
 from bgert.errors import InvalidOptionError
+from bgert.jobs.text_files import read_texts
 
 if TYPE_CHECKING:
     import argparse

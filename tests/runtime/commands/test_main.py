@@ -164,8 +164,8 @@ def test_encode_keeps_fields(demo_folder, encoder, tmp_path):
 @pytest.mark.parametrize(
     ("keep", "output", "said"),
     [
-        ("id", "out.npy", "--keep is for .jsonl to .jsonl"),
-        ("id,", "out.jsonl", "names of fields"),
+        ("id", "out.npy", "an .npy holds numbers alone"),
+        ("id,", "out.jsonl", "names of columns"),
         ("id,nothing", "out.jsonl", "in.jsonl:1: no field 'nothing'"),
         ("all", "out.jsonl", "in.jsonl:2: has a field 'embedding' already"),
     ],
@@ -199,7 +199,7 @@ def test_a_bar_in_a_terminal(demo_folder, make_reranker_checkpoint, tmp_path, mo
         folder = str(tmp_path / "reranker")
         assert main(["export", str(make_reranker_checkpoint(num_labels=1)), "-o", folder, "--no-verify"]) == 0
     argv, total = {
-        "encode": (["encode", folder, "--input", source, "--output", str(tmp_path / "out.npy")], "7/7"),
+        "encode": (["encode", folder, "--input", source, "--output", str(tmp_path / "out.npy")], "28.0/28.0"),
         "bench": (["bench", folder, "--texts", "4", "--rounds", "2"], "3/3"),
         "latency": (
             ["bench", folder, "--latency", "--batch", "1", "--length", "8", "--calls", "3", "--warm-up", "3"],

@@ -1,11 +1,8 @@
 import io
-import json
 
-import numpy as np
 import pytest
-
-from bgert.commands.text_files import atomic_file, read_texts, write_embeddings
 from bgert.errors import BgertError, InvalidOptionError, InvalidTextError
+from bgert.jobs.text_files import read_texts
 
 
 def test_txt_is_a_text_a_line_and_empty_lines_count(tmp_path):
@@ -78,50 +75,3 @@ def test_endings_in_capitals(tmp_path):
     (tmp_path / "A.TXT").write_text("one\n")
     (tmp_path / "A.JsonL").write_text('{"text": "one"}\n')
     assert list(read_texts(str(tmp_path / "A.TXT"))) == list(read_texts(str(tmp_path / "A.JsonL"))) == ["one"]
-
-
-def test_the_file_has_the_rights_of_any_new_file(tmp_path):
-    (tmp_path / "plain").write_bytes(b"")
-    with atomic_file(tmp_path / "a.npy"):
-        pass
-    assert (tmp_path / "a.npy").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_npy_has_the_rows_of_all_blocks(tmp_path):
-    path = tmp_path / "a.npy"
-    blocks = [np.full((n, 3), n, np.float16) for n in (2, 1, 5)]
-    assert write_embeddings(str(path), iter(blocks), 3, np.float16) == 8
-    np.testing.assert_array_equal(np.load(path), np.concatenate(blocks))
-
-
-def test_no_blocks_make_an_empty_array(tmp_path):
-    path = tmp_path / "a.npy"
-    assert write_embeddings(str(path), [], 3, np.float32) == 0
-    assert np.load(path).shape == (0, 3)
-
-
-def test_jsonl_out(tmp_path):
-    path = tmp_path / "a.jsonl"
-    write_embeddings(str(path), [np.array([[1.5, 2]], np.float32)], 2, np.float32)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [[1.5, 2.0]]
-
-
-def test_a_failed_run_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.npy"
-    path.write_bytes(b"old")
-
-    def blocks():
-        yield np.zeros((1, 2), np.float32)
-        raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        write_embeddings(str(path), blocks(), 2, np.float32)
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]
-
-
-def test_the_output_folder_must_exist(tmp_path):
-    with pytest.raises(InvalidOptionError, match="cannot write"), atomic_file(tmp_path / "none" / "a.npy"):
-        pass
-    with pytest.raises(InvalidOptionError, match=r"\.npy or \.jsonl"):
-        write_embeddings("a.bin", [], 2, np.float32)

@@ -1,0 +1,1 @@
+"""Files of rows in, files of vectors or scores out: the work of `bgert encode` and `bgert rerank`."""
