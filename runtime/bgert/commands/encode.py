@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
-from bgert.commands.job_options import input_options, job_of, output_options, summary
+from bgert.commands.job_options import input_options, job_of, output_options, summary, warn_cut
 from bgert.commands.options import bars, engine_options, quiet_option
-from bgert.errors import InvalidOptionError, TruncationWarning
+from bgert.errors import InvalidOptionError
+from bgert.model import WINDOW
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("folder", help="model folder, checkpoint folder or hub id")
     input_options(parser)
-    output_options(parser, "embedding")
+    output_options(parser, "embedding", WINDOW)
     parser.add_argument(
         "--role", choices=("text", "query", "document"), default="text", help="as encode, encode_queries, encode_corpus"
     )
@@ -68,13 +68,7 @@ def run(args: argparse.Namespace) -> int:
         },
     )
     report = job.run(results)
-    if report.truncated:
-        warnings.warn(
-            f"{report.truncated} of {report.texts} texts were longer than {args.max_length or encoder.max_length} "
-            "tokens and lost their end",
-            TruncationWarning,
-            stacklevel=1,
-        )
+    warn_cut(report, "texts", args.max_length or encoder.max_length)
     noun = "embedding" if report.rows == 1 else "embeddings"
     what = f"{report.rows} {noun} of {columns} x {args.dtype}"
     line = summary(what, report, job, f"{encoder.device}, {encoder.precision}")

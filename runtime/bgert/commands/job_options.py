@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
-from bgert.errors import InvalidOptionError
-from bgert.model import WINDOW
+from bgert.errors import InvalidOptionError, TruncationWarning
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from bgert.jobs.job import Job, Report
+    from bgert.jobs.job import Job, Output, Report
 
-__all__ = ["input_options", "job_of", "output_options", "summary"]
+__all__ = ["documents_of", "input_options", "job_of", "output_options", "summary", "warn_cut"]
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
@@ -35,17 +35,22 @@ def input_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def output_options(parser: argparse.ArgumentParser, column: str) -> None:
-    """What is written; `column` is the usual name of what is new in it."""
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help=".parquet, .npy or .jsonl, replaced only on success; FOLDER/ for parts; - for .jsonl on stdout",
-    )
+def keep_option(parser: argparse.ArgumentParser) -> None:
+    """Which columns of the input are in the output too."""
     parser.add_argument(
         "--keep", metavar="COLUMNS", help="`id,title`, all or none, to be in the output too (default: all for .parquet)"
     )
+
+
+def output_options(parser: argparse.ArgumentParser, column: str, part_rows: int, *, required: bool = True) -> None:
+    """What is written; `column` is the usual name of what is new in it."""
+    parser.add_argument(
+        "--output",
+        required=required,
+        metavar="FILE",
+        help=".parquet, .npy or .jsonl, replaced only on success; FOLDER/ for parts; - for .jsonl on stdout",
+    )
+    keep_option(parser)
     parser.add_argument(
         f"--{column}-column",
         dest="result_column",
@@ -58,9 +63,8 @@ def output_options(parser: argparse.ArgumentParser, column: str) -> None:
         action="store_true",
         help="write parts, in FILE.parts or in FOLDER, and go on from those of an earlier run of the same job",
     )
-    parser.add_argument(
-        "--part-rows", type=int, default=WINDOW, metavar="N", help=f"rows of a part at the most (default: {WINDOW})"
-    )
+    help_ = f"rows of a part at the most (default: {part_rows})"
+    parser.add_argument("--part-rows", type=int, default=part_rows, metavar="N", help=help_)
 
 
 def job_of(args: argparse.Namespace, texts: Sequence[str]) -> Job:
@@ -69,17 +73,30 @@ def job_of(args: argparse.Namespace, texts: Sequence[str]) -> Job:
     Raises:
         InvalidOptionError: they do not fit together.
     """
-    from bgert.jobs.job import Job, Output
-    from bgert.jobs.rows import Columns
+    from bgert.jobs.job import Output
 
     if args.part_rows < 1:
         raise InvalidOptionError(f"--part-rows is {args.part_rows}: use a whole number from 1")
     output = Output.named(args.output)
+    return _job(args, texts, output, [args.result_column])
+
+
+def documents_of(args: argparse.Namespace) -> Job:
+    """As `job_of`, of a command that reads and writes no file."""
+    from bgert.jobs.job import Output
+
+    return _job(args, [args.text_column], Output.named("-"), ["index", "score", "score_kind"])
+
+
+def _job(args: argparse.Namespace, texts: Sequence[str], output: Output, added: Sequence[str]) -> Job:
+    from bgert.jobs.job import Job
+    from bgert.jobs.rows import Columns
+
     names = ("all" if output.kind == "parquet" else "none") if args.keep is None else args.keep
     keep = None if names in ("all", "none") else [name.strip() for name in names.split(",")]
     if keep is not None and not all(keep):
         raise InvalidOptionError(f"--keep is {names!r}: use names of columns, as id,title, or all, or none")
-    columns = Columns(texts, keep, [args.result_column], drop_nulls=args.nulls == "drop")
+    columns = Columns(texts, keep, added, drop_nulls=args.nulls == "drop")
     return Job(
         args.input,
         output,
@@ -89,6 +106,16 @@ def job_of(args: argparse.Namespace, texts: Sequence[str]) -> Job:
         resume=args.resume,
         stdin=args.stdin,
     )
+
+
+def warn_cut(report: Report, what: str, limit: int) -> None:
+    """Say once of all parts that inputs lost their end."""
+    if report.truncated:
+        warnings.warn(
+            f"{report.truncated} of {report.texts} {what} were longer than {limit} tokens and lost their end",
+            TruncationWarning,
+            stacklevel=2,
+        )
 
 
 def summary(what: str, report: Report, job: Job, where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import warnings
 from collections import deque
@@ -163,9 +164,10 @@ class Job:
             if self.resume:
                 raise InvalidOptionError("--resume needs a file or a folder to write: stdout cannot be gone on with")
             return
+        whole, beside = (Path(os.path.realpath(path)) for path in (output.path, parts))
         for file in self.files:
-            path = Path(file.name).absolute() if file.name != "-" else None
-            if path is not None and (path == output.path.absolute() or parts.absolute() in path.parents):
+            path = Path(os.path.realpath(file.name))
+            if file.name != "-" and (path == whole or beside in path.parents):
                 raise InvalidOptionError(f"{file.name} is both input and output: name another output")
         if output.is_folder and not self.resume and output.path.is_dir() and any(output.path.iterdir()):
             raise InvalidOptionError(f"{output.path} is not empty: --resume goes on with a job that was stopped there")

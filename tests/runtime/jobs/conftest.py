@@ -34,7 +34,26 @@ def sentences():
 
     def make(count, seed=0):
         draw = random.Random(seed)
-        words = "the a of file folder copy text model day query value list string 北京 今天 x y z".split()
+        words = [
+            "the",
+            "a",
+            "of",
+            "file",
+            "folder",
+            "copy",
+            "text",
+            "model",
+            "day",
+            "query",
+            "value",
+            "list",
+            "string",
+            "北京",
+            "今天",
+            "x",
+            "y",
+            "z",
+        ]
         return [" ".join(draw.choices(words, k=draw.randrange(30))) for _ in range(count)]
 
     return make

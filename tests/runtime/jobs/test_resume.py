@@ -266,7 +266,9 @@ def test_killed_at_any_time(model, encode, many, tmp_path, ending):
     assert encode(many, "--output", whole, *options) == 0
     killed = 0
     while not out.exists():
-        process = subprocess.Popen(command(model, many, "--output", out, *options, "--resume"), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(model, many, "--output", out, *options, "--resume"), stdout=subprocess.DEVNULL
+        )
         wanted = len(list(parts.glob("rows-*"))) + draw.randrange(1, 12)
         while process.poll() is None and len(list(parts.glob("rows-*"))) < wanted:
             time.sleep(0.001)

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+
 from bgert.errors import BgertError, InvalidOptionError, InvalidTextError
 from bgert.jobs.text_files import read_texts
 
