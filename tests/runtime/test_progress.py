@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from bgert.errors import EngineNotInstalledError
-from bgert.progress import progress_bar
+from bgert.progress import progress_bar, token_bar
 
 
 def test_a_bar_where_one_was_asked_for(capsys):
@@ -39,3 +39,23 @@ def test_without_tqdm(monkeypatch):
         pass
     with progress_bar(1, True, optional=True) as advance:
         assert advance is None
+
+
+def test_the_end_of_a_bar_in_tokens_is_estimated_from_the_texts_so_far(capsys):
+    with token_bar(10, True) as bar:
+        bar.window(4, 100)
+        bar.advance(100)
+        assert (bar._bar.n, bar._bar.total) == (100, 250)
+        bar.window(6, 20)
+        bar.advance(20)
+        assert (bar._bar.n, bar._bar.total) == (120, 120)
+    assert "120/120" in capsys.readouterr().err
+
+
+def test_a_bar_in_tokens_without_an_end(capsys):
+    with token_bar(None, True) as bar:
+        bar.window(4, 100)
+        bar.advance(100)
+        assert bar._bar.total is None
+    with token_bar(10, False) as bar:
+        assert bar is None

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -173,6 +174,16 @@ def test_what_does_not_fit_is_one_line_at_the_start(encode, tmp_path, capsys, ta
 def test_a_column_that_is_twice_there_may_be_left_out(encode, tmp_path):
     pq.write_table(pa.table([["a"], [1], [2]], names=["text", "n", "n"]), tmp_path / "in.parquet")
     assert encode(tmp_path / "in.parquet", "--output", tmp_path / "out.parquet", "--keep", "text") == 0
+
+
+def test_without_pyarrow(encode, tmp_path, monkeypatch, capsys):
+    pq.write_table(table_of(["a"]), tmp_path / "in.parquet")
+    (tmp_path / "in.txt").write_text("a")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for source, output in (("in.parquet", "out.npy"), ("in.txt", "out.parquet"), ("in.txt", "folder/")):
+        assert encode(tmp_path / source, "--output", f"{tmp_path}/{output}") == 2
+        assert ".parquet needs pyarrow: install the extra `parquet`" in capsys.readouterr().err
+    assert encode(tmp_path / "in.txt", "--output", tmp_path / "out.npy") == 0
 
 
 def test_what_is_no_parquet(encode, tmp_path, capsys):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +282,55 @@ def test_killed_at_any_time(model, encode, many, tmp_path, ending):
     assert killed >= 2
     assert out.read_bytes() == whole.read_bytes()
     assert names_in(tmp_path) == sorted([out.name, whole.name])
+
+
+def die_at(step, main_of):
+    """Run in a child that is killed before its step of this number; steps are what changes the file system for good."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork with threads, which bgert is made for
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = [step]
+
+    def before(call):
+        def counted(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return counted
+
+    try:
+        for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
+            setattr(os, name, before(getattr(os, name)))
+        os._exit(main_of())
+    finally:
+        os._exit(99)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_killed_at_every_step(encode, source, tmp_path, ending):
+    whole = tmp_path / f"whole.{ending}"
+    options = ["--part-rows", "40", *([] if ending == "npy" else ["--keep", "all"])]
+    assert encode(source, "--output", whole, *options) == 0
+    statuses = []
+    for step in range(100):
+        out = tmp_path / f"out-{step}.{ending}"
+        argv = [source, "--output", out, *options, "--resume"]
+        statuses.append(die_at(step, lambda argv=argv: encode(*argv)))
+        assert not out.exists() or out.read_bytes() == whole.read_bytes()
+        if statuses[-1] == 0:
+            break
+        assert encode(*argv) == 0
+        assert out.read_bytes() == whole.read_bytes()
+        out.unlink()
+        assert list(tmp_path.glob(".*")) == list(tmp_path.glob("*.parts")) == []
+    # A folder, _job.json, three parts, the whole: written and renamed; then four files and the folder removed. An old
+    # Python's pathlib keeps calls of its own.
+    assert len(statuses) > 5
+    assert set(statuses[:-1]) == {-signal.SIGKILL}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
