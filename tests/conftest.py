@@ -3,11 +3,16 @@ random weights of a realistic scale, outlier channels included."""
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+# PyTorch's threads spin between two operators unless told before it is loaded, which on networks this small, beside
+# others, was three quarters of the CPU time of a comparison with it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # In environments of their own, by run.py there.
 collect_ignore = ["integrations"]
