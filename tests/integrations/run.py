@@ -34,14 +34,16 @@ def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[s
 
 
 def environment(name: str, folder: Path, wheel: Path) -> Path:
-    """The interpreter of `name`'s environment in `folder`; one that is there is kept, with bgert renewed."""
-    python = folder / name / "bin/python"
+    """The interpreter of `name`'s environment in `folder`; one for the same requirements is kept, bgert renewed."""
+    python, made_for = folder / name / "bin/python", folder / name / "requirements.installed"
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    if not python.exists():
-        venv.create(folder / name, with_pip=True)
-        checked(*install, "-r", HERE / name / "requirements.txt", "pytest>=8", f"{wheel}[cpu,export]")
-    else:
+    requirements = (HERE / name / "requirements.txt").read_text("utf-8")
+    if made_for.exists() and made_for.read_text("utf-8") == requirements:
         checked(*install, "--force-reinstall", "--no-deps", wheel)
+        return python
+    venv.create(folder / name, with_pip=True, clear=True)
+    checked(*install, "-r", HERE / name / "requirements.txt", "pytest>=8", f"{wheel}[cpu,export]")
+    made_for.write_text(requirements, "utf-8")
     return python
 
 
