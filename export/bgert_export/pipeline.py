@@ -11,6 +11,7 @@ from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert.tokenizer.checkpoint import read_checkpoint
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import VerificationError, WriteError
+from bgert_export.sentence_transformers_folder import write_sentence_transformers_files
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
 from bgert_export.tables import check_tables, without_unread_types
@@ -81,6 +82,7 @@ def export_checkpoint(
                 graphs.append(TARGETS[target](job))
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
+            write_sentence_transformers_files(staging.folder, manifest.kind, settings)
             if verify:
                 graphs = _verified(graphs, staging.folder, checkpoint, progress)
                 for graph in graphs:

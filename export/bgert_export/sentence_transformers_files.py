@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "MODULES",
     "PROMPTS",
     "SentenceTransformersFiles",
     "StatedKind",
@@ -55,6 +56,7 @@ _REQUIRED_VALUES: dict[str, dict[str, Any]] = {
         "modality_config": "logits",
     },
 }
+_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 _CLASSES = {"SentenceTransformer": "encoder", "CrossEncoder": "reranker"}
 ALWAYS_THERE = ("query", "document")
 """Prompts that every encoder of sentence-transformers 6 has, empty if the file does not say."""
@@ -88,6 +90,8 @@ class SentenceTransformersFiles:
     """Whether pooling counts the tokens of a prompt."""
     activation: str | None = None
     """Rerankers: the class that `CrossEncoder.predict` puts over the logits."""
+    similarity: str | None = None
+    """Encoders: what `SentenceTransformer.similarity` computes; None if not said."""
 
     @classmethod
     def read(
@@ -148,6 +152,7 @@ class SentenceTransformersFiles:
             prompts=prompts,
             default_prompt=default,
             include_prompt=include_prompt,
+            similarity=name if (name := config.get("similarity_fn_name")) in _SIMILARITIES else None,
         )
 
 

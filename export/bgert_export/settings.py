@@ -57,6 +57,10 @@ class Settings:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     choices: list[Choice] = field(default_factory=list)
+    similarity: str | None = None
+    """Encoders: what sentence-transformers compares vectors by."""
+    activation: str | None = None
+    """Rerankers: the class of torch that `CrossEncoder.predict` puts over the logits."""
 
     @property
     def default_prefix(self) -> str:
@@ -107,6 +111,7 @@ class _Decision:
 
     def settings(self) -> Settings:
         pooling, normalize = None, False
+        similarity = activation = None
         if self._architecture.kind == "encoder":
             files, known = self._files, self._known
             pooling = str(
@@ -130,14 +135,16 @@ class _Decision:
                 )
             )
             prompts, default = self._encoder_prompts()
+            similarity = (files.similarity if files else None) or "cosine"
         else:
             if any(value is not None for value in (self._options.pooling, self._options.normalize)):
                 raise InvalidOptionError("pooling and normalisation are for encoders: this checkpoint is a reranker")
             if any(value is not None for value in (self._options.query_prompt, self._options.document_prompt)):
                 raise InvalidOptionError("prompts are for encoders: this checkpoint is a reranker")
             prompts, default = self._reranker_prompts()
+            activation = self._activation()
         max_tokens = self._max_tokens()
-        return Settings(pooling, normalize, max_tokens, prompts, default, self._choices)
+        return Settings(pooling, normalize, max_tokens, prompts, default, self._choices, similarity, activation)
 
     def _say(self, name: str, value: Any, why: str) -> None:
         self._choices.append(Choice(name, value, why))
@@ -217,7 +224,6 @@ class _Decision:
         prompts = dict(files.prompts) if files else {}
         if prompts:
             self._say("prompts", prompts, PROMPTS)
-        self._activation()
         return prompts, self._default_prompt()
 
     def _default_prompt(self) -> str | None:
@@ -226,7 +232,7 @@ class _Decision:
             self._say("default_prompt", default, PROMPTS)
         return default
 
-    def _activation(self) -> None:
+    def _activation(self) -> str:
         """Note what `CrossEncoder.predict` puts over the logits, which bgert gives as they are."""
         section = self._config.get("sentence_transformers")
         stated = section.get("activation_fn") if isinstance(section, dict) else None
@@ -238,6 +244,7 @@ class _Decision:
             where = "sentence-transformers' default"
         self._say("activation", name.rsplit(".", 1)[-1], f"{where}: what CrossEncoder.predict gives; scores here are "
                   "raw logits unless sigmoid is asked for")  # fmt: skip
+        return name
 
     def _max_tokens(self) -> int:
         """sentence-transformers lets max_seq_length replace the tokenizer's limit; positions bound both."""

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 __all__ = ["ExportedModels", "targets_for"]
 
-FORMAT = 1
+FORMAT = 2
 _CPU_TARGETS = {"bf16": "cpu-bf16", "int8": "cpu-int8"}
 _READ = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*_*/config.json")
 """The files of a checkpoint that export or verification may read."""

@@ -290,14 +290,16 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
         raise InvalidOptionError(f"{name} is {value!r}: {said}")
 
 
-def warn_truncated(truncated: NDArray[np.bool_], limit: int) -> None:
+def warn_truncated(
+    truncated: NDArray[np.bool_], limit: int, advice: str = "`result.info.truncated` says which"
+) -> None:
     """Say that texts were cut."""
     if count := int(np.count_nonzero(truncated)):
         _log.info("%d of %d inputs were longer than %d tokens and were cut", count, len(truncated), limit)
         which = "the only input" if len(truncated) == 1 else f"{count} of {len(truncated)} inputs"
         verb, whose = ("was", "its") if count == 1 else ("were", "their")
         warn_caller(
-            f"{which} {verb} longer than {limit} tokens and lost {whose} end; `result.info.truncated` says which",
+            f"{which} {verb} longer than {limit} tokens and lost {whose} end; {advice}",
             TruncationWarning,
         )
 

@@ -127,6 +127,7 @@ class Reranker(Model):
         before = self.text_before(prompt, prefix)
         cut = self._truncation(max_length, truncation, query_max_length)
         scores = self._score(items, len(items), before, cut, sigmoid, show_progress, _pair_place)
+        warn_truncated(scores.info.truncated, cut.max_length)
         return Scores.of(scores[0], scores.info) if single else scores
 
     def rank(
@@ -176,6 +177,7 @@ class Reranker(Model):
         before = self.text_before(prompt, prefix)
         cut = self._truncation(max_length, truncation, query_max_length)
         logits = self._score(pairs, len(documents), before, cut, False, show_progress, _rank_place)
+        warn_truncated(logits.info.truncated, cut.max_length)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = logistic(np.asarray(logits)) if sigmoid else logits
         return [(int(index), float(scores[index])) for index in best]
@@ -190,6 +192,7 @@ class Reranker(Model):
         show_progress: bool | None,
         place: Callable[[str, int], str],
     ) -> Scores:
+        """Scores of pairs, which a `place` names by side and number in errors; warns of nothing."""
         rows = np.empty((count, self.num_labels), np.float32)
         truncated = np.zeros(count, np.bool_)
         tokens, padding, done, tokenizing, running = 0, 0, 0, 0.0, 0.0
@@ -205,7 +208,6 @@ class Reranker(Model):
                 tokens += window.tokens
                 padding += window.plan.padding
                 done = stop
-        warn_truncated(truncated, cut.max_length)
         if sigmoid:
             rows = logistic(rows)
         info = ScoreInfo(

@@ -37,7 +37,8 @@ def test_a_verified_export(checkpoint, tmp_path):
     assert manifest == returned
     verify_files(tmp_path / "out", manifest.files())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        ["manifest.json", *(entry.name for entry in manifest.files())]
+        ["manifest.json", "modules.json", "config_sentence_transformers.json"]
+        + [entry.name for entry in manifest.files()]
     )
     (graph,) = manifest.graphs
     assert (graph.target, graph.precision, graph.output) == ("cpu", "fp32", "embeddings")

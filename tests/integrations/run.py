@@ -1,7 +1,8 @@
 """bgert inside other libraries: `python tests/integrations/run.py`, with bgert's extra `test` installed.
 
 Each folder here is a set of libraries that go together: `requirements.txt` pins them, and its tests run by pytest in an
-environment of their own, which also holds bgert. Models are made once, offline, and handed over in `BGERT_MODELS`.
+environment of their own, which also holds bgert. Tests in `NAME_any` run in the environment of every `NAME_VERSION`.
+Models are made once, offline, and handed over in `BGERT_MODELS`.
 """
 
 from __future__ import annotations
@@ -60,25 +61,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--environments", type=Path, help="keep the environments here, and take those that are there")
-    options, pytest = parser.parse_known_args()
-    if unknown := sorted(set(options.names) - set(NAMES)):
+    arguments, pytest = parser.parse_known_args()
+    if unknown := sorted(set(arguments.names) - set(NAMES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    names = options.names or NAMES
+    names = arguments.names or NAMES
     begun = time.monotonic()
     failed = []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         checked(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work, ROOT)
         (wheel,) = work.glob("bgert-*.whl")
-        folder = (options.environments or work / "environments").resolve()
+        folder = (arguments.environments or work / "environments").resolve()
         with ThreadPoolExecutor(2) as pool:
             made = {name: pool.submit(environment, name, folder, wheel) for name in names}
             paths = {name: str(path) for name, path in models.make(work / "models").items()}
             pythons = {name: future.result() for name, future in made.items()}
         print(f"{len(pythons)} environments: {time.monotonic() - begun:.0f} s", flush=True)
         for name, python in pythons.items():
-            tests = (python, "-m", "pytest", "-q", "-o", "filterwarnings=default", "--confcutdir", HERE, HERE / name)
-            done = run(*tests, *pytest, BGERT_MODELS=json.dumps(paths), BGERT_CACHE=str(work / "cache"))
+            options = ("-q", "-o", "filterwarnings=default", "--confcutdir", HERE)
+            folders = [path for path in (HERE / f"{name.rpartition('_')[0]}_any", HERE / name) if path.is_dir()]
+            done = run(
+                python,
+                "-m",
+                "pytest",
+                *options,
+                *folders,
+                *pytest,
+                BGERT_MODELS=json.dumps(paths),
+                BGERT_CACHE=str(work / "cache"),
+            )
             print(
                 f"{name}: {done.stdout.rstrip().rpartition(chr(10))[2]} ({time.monotonic() - begun:.0f} s)", flush=True
             )
