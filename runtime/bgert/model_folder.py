@@ -1,4 +1,4 @@
-"""The contract between export and runtime: a folder with a `manifest.json` that lists every other file.
+"""The contract between export and runtime: a folder with a `manifest.json` that lists every file the runtime reads.
 
 Export builds a `Manifest` and calls `Manifest.write`; the runtime calls `Manifest.read`, which asks
 `manifest.schema.json` beside this file, and `verify_files` and `read_entry`, which check sizes and SHA-256 sums.

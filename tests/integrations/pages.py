@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-# What an example names: the model of models.py that stands for it here.
+# What an example names, a hub id or a folder that it exported: the model of models.py that stands for it here.
 STAND_INS = {
     "sentence-transformers/all-MiniLM-L6-v2": "minilm",
     "BAAI/bge-small-en-v1.5": "bge",
     "BAAI/bge-reranker-base": "reranker",
+    "all-MiniLM-L6-v2": "exported-minilm",
+    "bge-small-en-v1.5": "exported-bge",
+    "bge-reranker-base": "exported-reranker",
 }
 BLOCK = re.compile(
     r"<!-- example (?P<name>[\w-]+) (?P<side>before|after, within (?P<bound>[\d.e-]+)) -->\n+"
