@@ -45,8 +45,9 @@ class Example:
     bound: float
 
     def check(self, models: dict[str, Path]) -> None:
-        """Run both, offline, and compare."""
-        old, new = (run(code, models) for code in (self.before, self.after))
+        """Run both, offline, and compare; the second with the folder that was exported from the first's checkpoint."""
+        exported = {name: models.get(f"exported-{name}", path) for name, path in models.items()}
+        old, new = run(self.before, models), run(self.after, exported)
         if isinstance(old, str) or (isinstance(old, list) and old and isinstance(old[0], str)):
             assert new == old
             return
