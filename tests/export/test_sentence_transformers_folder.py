@@ -97,3 +97,26 @@ def test_without_sentence_transformers(monkeypatch):
     monkeypatch.delitem(sys.modules, "bgert.integrations.sentence_transformers", raising=False)
     with pytest.raises(EngineNotInstalledError, match=r"needs sentence-transformers 5\.7 or later"):
         importlib.import_module("bgert.integrations.sentence_transformers")
+
+
+def test_what_sentence_transformers_saves_is_verified_as_asked_for(
+    make_checkpoint, sentence_transformers_files, tmp_path
+):
+    """A limit and a prompt that were set there: the checkpoint is compared under them, and the report says so."""
+    from sentence_transformers import SentenceTransformer
+
+    from bgert_export.checkpoint import Checkpoint, locate
+    from bgert_export.verification.verify import verify_folder
+
+    source = make_checkpoint(files=sentence_transformers_files("mean", prompts={"query": "query "}))
+    export(source, tmp_path / "out", verify=False)
+    model = SentenceTransformer(
+        str(tmp_path / "out"), trust_remote_code=True, device="cpu", prompts={"query": "other "}
+    )
+    model.max_seq_length = 32
+    model.save(str(tmp_path / "saved"), create_model_card=False)
+    (report,) = verify_folder(tmp_path / "saved", Checkpoint.open(locate(source)))
+    assert report.passed, report.failures
+    notes = {call.call: call.not_compared for call in report.parity.calls}
+    assert "the limit of 32 tokens, which was asked for" in notes["encode"]
+    assert "the query prompt, which was asked for" in notes["encode_queries"]
