@@ -106,9 +106,9 @@ class DeviceWarning(UserWarning):
     """A device is there and does not do what one would expect; the message says why and what to do."""
 
 
-def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the first caller outside bgert."""
+def warn_caller(message: str, category: type[Warning], libraries: tuple[str, ...] = ("bgert",)) -> None:
+    """Warn at the line of the first caller outside bgert, or outside those libraries."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bgert":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in libraries:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

@@ -291,9 +291,12 @@ def check_whole(name: str, value: object, least: int, most: int | None) -> None:
 
 
 def warn_truncated(
-    truncated: NDArray[np.bool_], limit: int, advice: str = "`result.info.truncated` says which"
+    truncated: NDArray[np.bool_],
+    limit: int,
+    advice: str = "`result.info.truncated` says which",
+    libraries: tuple[str, ...] = ("bgert",),
 ) -> None:
-    """Say that texts were cut."""
+    """Say that texts were cut, at the line of the first caller outside `libraries`."""
     if count := int(np.count_nonzero(truncated)):
         _log.info("%d of %d inputs were longer than %d tokens and were cut", count, len(truncated), limit)
         which = "the only input" if len(truncated) == 1 else f"{count} of {len(truncated)} inputs"
@@ -301,6 +304,7 @@ def warn_truncated(
         warn_caller(
             f"{which} {verb} longer than {limit} tokens and lost {whose} end; {advice}",
             TruncationWarning,
+            libraries,
         )
 
 

@@ -12,9 +12,7 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +26,7 @@ from bgert.errors import (
     InvalidOptionError,
     InvalidTextError,
     ModelFolderError,
+    warn_caller,
 )
 from bgert.exported_models import targets_for
 from bgert.hub import locate
@@ -165,11 +164,11 @@ class _Module(InputModule):  # type: ignore[misc]
         name = self.manifest.default_prompt if task is None else task
         if text := self.manifest.prompts.get(name or "", ""):
             self._warn_of_prompts = False
-            warnings.warn(
+            warn_caller(
                 f"nothing is put before inputs, and the model has the prompt {name!r}, {text!r}: build it with "
                 f"modules=[module], **module.settings",
                 UserWarning,
-                stacklevel=_callers_level(),
+                _LIBRARIES,
             )
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -184,7 +183,7 @@ class _Module(InputModule):  # type: ignore[misc]
             rows, info = self._run(model, features["inputs"], features["prompt"])
         except InvalidTextError as error:  # sentence-transformers sorts inputs: their numbers are not the caller's
             raise InvalidTextError(re.sub(r"^(texts\[\d+\]|pair \d+)", "an input", str(error))) from None
-        warn_truncated(info.truncated, self.max_seq_length, stacklevel=_callers_level() + 1, advice=_WHICH)
+        warn_truncated(info.truncated, self.max_seq_length, _WHICH, _LIBRARIES)
         return _Outputs({self.output: torch.from_numpy(rows).to(self.placement.device)})
 
     def _run(self, model: Any, inputs: list[Any], prompt: str) -> tuple[NDArray[np.float32], RunInfo]:
@@ -316,7 +315,9 @@ class RerankerModule(_Module, Dense):  # type: ignore[misc]
         def place(side: str, _: int) -> str:
             return "an input" + {"texts": ": the query", "pairs": ": the document"}.get(side, "")
 
-        scores = model._score(inputs, len(inputs), prompt, self._limit, "longest_first", False, False, place)
+        scores = model._score(
+            inputs, len(inputs), prompt, model._truncation(self._limit, "longest_first", None), False, False, place
+        )
         return np.asarray(scores).reshape(len(inputs), -1), scores.info
 
 
@@ -325,14 +326,6 @@ class _Outputs(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise InvalidOptionError(f"there are no {name}: bgert gives {', '.join(self)} alone, pooled and in one piece")
-
-
-def _callers_level() -> int:
-    """The `stacklevel`, seen from the caller of this, of the first frame that no library of these has."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] in _LIBRARIES:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _copy(source: Path, target: Path) -> None:
