@@ -15,6 +15,7 @@ __all__ = [
     "EngineNotBuiltError",
     "EngineNotInstalledError",
     "InputFileError",
+    "InstructionWarning",
     "IntegrityError",
     "InvalidOptionError",
     "InvalidTextError",
@@ -96,6 +97,10 @@ class NonFiniteOutputError(BgertError, ArithmeticError):
 
 class TruncationWarning(UserWarning):
     """Texts were longer than `max_length` and were cut."""
+
+
+class InstructionWarning(UserWarning):
+    """An instruction that the caller gave is not the one that the model was trained with."""
 
 
 class UnverifiedWarning(UserWarning):
