@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from bgert.errors import BgertError, InputFileError
+from bgert.errors import InputFileError
+from bgert.evaluation.json_lines import CollectionError, decode, open_file, parse, records, string_field
 from bgert.paths import user_path
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "CollectionError", "load_collection"]
 
 QRELS = ("qrels/test.tsv", "qrels.tsv")
-
-
-class CollectionError(BgertError, ValueError):
-    """A file of a collection is damaged or does not fit the others; the message names the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,11 @@ def load_collection(folder: str | Path, qrels: str | Path | None = None) -> Coll
     documents = JsonlDocuments(folder / "corpus.jsonl")
     queries: dict[str, str] = {}
     path = folder / "queries.jsonl"
-    for record, where, _ in _records(path):
-        query = _string(record, "_id", where)
+    for record, where, _ in records(path):
+        query = string_field(record, "_id", where)
         if query in queries:
             raise CollectionError(f"{where}: query {query!r} occurs twice")
-        queries[query] = _string(record, "text", where)
+        queries[query] = string_field(record, "text", where)
         if not queries[query].strip():
             raise CollectionError(f"{where}: query {query!r} is empty")
     if not documents.ids or not queries:
@@ -88,8 +83,8 @@ class JsonlDocuments(Sequence[str]):
         self.ids: list[str] = []
         seen: set[str] = set()
         offsets: list[int] = []
-        for record, where, offset in _records(path):
-            document = _string(record, "_id", where)
+        for record, where, offset in records(path):
+            document = string_field(record, "_id", where)
             if document in seen:
                 raise CollectionError(f"{where}: document {document!r} occurs twice")
             _text_of(record, where)
@@ -102,7 +97,7 @@ class JsonlDocuments(Sequence[str]):
         return len(self.ids)
 
     def __iter__(self) -> Iterator[str]:
-        return (_text_of(record, where) for record, where, _ in _records(self.path))
+        return (_text_of(record, where) for record, where, _ in records(self.path))
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -112,65 +107,14 @@ class JsonlDocuments(Sequence[str]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         where = f"{self.path}: document {self.ids[index]!r}"
-        with _open(self.path) as file:
+        with open_file(self.path) as file:
             file.seek(int(self._offsets[index]))
-            return _text_of(_parse(file.readline(), where), where)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise InputFileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputFileError(f"{path}: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
-    """The objects of a .jsonl file, each with `file:line` and the offset of its line; blank lines are left out."""
-    with _open(path) as file:
-        offset = 0
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield _parse(line, where), where, offset
-            offset += len(line)
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(_decode(line, where))
-    except (ValueError, RecursionError) as error:
-        raise CollectionError(f"{where}: not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise CollectionError(f"{where}: not a JSON object")
-    return record
-
-
-def _decode(line: bytes, where: str) -> str:
-    try:
-        return line.decode("utf-8-sig")  # a mark of the byte order is no text
-    except UnicodeDecodeError as error:
-        raise InputFileError(f"{where}: not UTF-8: {error.reason}") from None
-
-
-def _string(record: dict[str, Any], field: str, where: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str) or (field == "_id" and not value):
-        raise CollectionError(f"{where}: no string in field {field!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise CollectionError(f"{where}: a lone surrogate in field {field!r}, which no UTF-8 text can hold") from None
-    return value
+            return _text_of(parse(file.readline(), where), where)
 
 
 def _text_of(record: dict[str, Any], where: str) -> str:
-    title = "" if record.get("title") is None else _string(record, "title", where)
-    return f"{title} {_string(record, 'text', where)}".strip()
+    title = "" if record.get("title") is None else string_field(record, "title", where)
+    return f"{title} {string_field(record, 'text', where)}".strip()
 
 
 def _find_qrels(folder: Path) -> Path:
@@ -183,10 +127,10 @@ def _find_qrels(folder: Path) -> Path:
 
 def _read_qrels(path: Path, queries: Mapping[str, str], documents: frozenset[str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    with _open(path) as file:
+    with open_file(path) as file:
         for number, raw in enumerate(file, 1):
             where = f"{path}:{number}"
-            line = _decode(raw, where).strip()
+            line = decode(raw, where).strip()
             if not line:
                 continue
             fields = line.split("\t") if line.count("\t") == 2 else line.split()

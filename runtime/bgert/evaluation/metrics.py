@@ -1,4 +1,4 @@
-"""nDCG, recall and reciprocal rank of a ranking, with the definitions of trec_eval, which BEIR and MTEB report.
+"""nDCG, recall, average precision and reciprocal rank of a ranking, as trec_eval defines them and BEIR and MTEB report.
 
 A ranking is a sequence of document ids, best first, none twice. Judgments give a document's grade: from 1 it is
 relevant; 0, a negative grade and no judgment are all not relevant.
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     Ranking = Sequence[str]
     Judgments = Mapping[str, int]
 
-__all__ = ["DEFAULT_METRICS", "has_relevant", "ndcg", "parse_metric", "recall", "reciprocal_rank", "score_rankings"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "average_precision",
+    "has_relevant",
+    "ndcg",
+    "parse_metric",
+    "recall",
+    "reciprocal_rank",
+    "score_rankings",
+]
 
 DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10")
 
@@ -47,6 +56,19 @@ def recall(ranking: Ranking, judgments: Judgments, k: int) -> float:
     return sum(judgments.get(document, 0) > 0 for document in ranking[:k]) / relevant if relevant else 0.0
 
 
+def average_precision(ranking: Ranking, judgments: Judgments, k: int) -> float:
+    """Mean of the precisions at the ranks of all relevant documents, 0 for one not among the first `k`: `map_cut`.
+
+    Its mean over queries is MAP@k, which is MAP where no ranking is longer than k.
+
+    Returns:
+        0 to 1; 0 where no document is relevant.
+    """
+    relevant = sum(grade > 0 for grade in judgments.values())
+    ranks = [rank for rank, document in enumerate(ranking[:k], 1) if judgments.get(document, 0) > 0]
+    return math.fsum(found / rank for found, rank in enumerate(ranks, 1)) / relevant if relevant else 0.0
+
+
 def reciprocal_rank(ranking: Ranking, judgments: Judgments, k: int) -> float:
     """1 / rank of the first relevant document, 0 where none is among the first `k`.
 
@@ -63,6 +85,7 @@ def _dcg(grades: Sequence[int]) -> float:
 _METRICS: dict[str, Callable[[Ranking, Judgments, int], float]] = {
     "ndcg": ndcg,
     "recall": recall,
+    "map": average_precision,
     "mrr": reciprocal_rank,
 }
 
@@ -94,7 +117,7 @@ def score_rankings(
     Args:
         rankings: query id to document ids, best first.
         qrels: query id to document id to grade.
-        metrics: names such as `ndcg@10`, `recall@100`, `mrr@10`.
+        metrics: names such as `ndcg@10`, `recall@100`, `map@1000`, `mrr@10`.
 
     Returns:
         Query id to metric to value. A query without relevant documents is not in it.

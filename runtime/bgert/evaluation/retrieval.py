@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgert.errors import InvalidOptionError
-from bgert.evaluation.collection import CollectionError
 from bgert.evaluation.exact_search import search, unit_rows
+from bgert.evaluation.json_lines import CollectionError
 from bgert.evaluation.metrics import DEFAULT_METRICS, has_relevant, parse_metric, score_rankings
 from bgert.model import WINDOW, Model, check_whole
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bgert.evaluation.collection import Collection
     from bgert.reranker import Reranker
 
-__all__ = ["EvaluationResult", "evaluate", "rerank"]
+__all__ = ["EvaluationResult", "description", "evaluate", "for_cosine", "means", "rerank"]
 
 RERANK_TOP_K = 100
 
@@ -110,7 +110,7 @@ def evaluate(
     vectors = encoder.encode_queries([collection.queries[query] for query in queries], show_progress=False)
     blocks = _DocumentVectors(encoder, collection)
     depth = max(cutoffs) + ignore_identical_ids
-    indices, _ = search(_for_cosine(encoder, vectors), blocks, collection.document_ids, depth)
+    indices, _ = search(for_cosine(encoder, vectors), blocks, collection.document_ids, depth)
     rankings = {
         query: [
             int(index) for index in row if not (ignore_identical_ids and collection.document_ids[int(index)] == query)
@@ -124,12 +124,12 @@ def evaluate(
         reranked_per_query = score_rankings(_with_ids(rankings, collection), collection.qrels, metrics)
     info = vectors.info
     return EvaluationResult(
-        metrics=_means(per_query, metrics),
-        reranked_metrics=None if reranked_per_query is None else _means(reranked_per_query, metrics),
+        metrics=means(per_query, metrics),
+        reranked_metrics=None if reranked_per_query is None else means(reranked_per_query, metrics),
         per_query=per_query,
         reranked_per_query=reranked_per_query,
-        encoder=_description(encoder),
-        reranker=None if reranker is None else _description(reranker),
+        encoder=description(encoder),
+        reranker=None if reranker is None else description(reranker),
         rerank_top_k=None if reranker is None else rerank_top_k,
         ignore_identical_ids=ignore_identical_ids,
         documents=len(collection.document_ids),
@@ -185,10 +185,11 @@ class _DocumentVectors:
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for block in self._encoder.stream(self._documents, prompt="document"):
             self.truncated += 0 if block.info is None else int(block.info.truncated.sum())
-            yield _for_cosine(self._encoder, block)
+            yield for_cosine(self._encoder, block)
 
 
-def _for_cosine(encoder: Encoder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def for_cosine(encoder: Encoder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of which inner products are cosines."""
     plain = np.asarray(vectors)
     return plain if encoder.manifest.normalize else unit_rows(plain)
 
@@ -197,11 +198,13 @@ def _with_ids(rankings: Mapping[str, Sequence[int]], collection: Collection) -> 
     return {query: [collection.document_ids[index] for index in ranking] for query, ranking in rankings.items()}
 
 
-def _means(per_query: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> dict[str, float]:
+def means(per_query: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> dict[str, float]:
+    """Each metric's mean over the queries."""
     return {name: float(np.mean([values[name] for values in per_query.values()])) for name in metrics}
 
 
-def _description(model: Model) -> dict[str, Any]:
+def description(model: Model) -> dict[str, Any]:
+    """What a result says of the model that made it."""
     return {
         "source": model.manifest.source,
         "device": model.device,

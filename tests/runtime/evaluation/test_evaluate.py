@@ -176,7 +176,7 @@ def test_cut_texts_are_counted(encoder, reranker):
 
 def test_refusals(encoder, reranker, collection, make_reranker_checkpoint, tmp_path):
     with pytest.raises(InvalidOptionError, match="unknown metric"):
-        evaluate(encoder, collection, metrics=["map@10"])
+        evaluate(encoder, collection, metrics=["precision@10"])
     with pytest.raises(InvalidOptionError, match="metrics is empty"):
         evaluate(encoder, collection, metrics=[])
     with pytest.raises(InvalidOptionError, match="rerank_top_k"):

@@ -81,7 +81,7 @@ def test_queries_without_relevant_documents_are_left_out_and_missing_rankings_ar
     }
 
 
-@pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "map@10", "ndcg@ten", "ndcg@10 ", ""])
+@pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "precision@10", "ndcg@ten", "ndcg@10 ", ""])
 def test_unknown_metrics(name):
     with pytest.raises(InvalidOptionError, match="unknown metric"):
         score_rankings({}, {}, [name])
