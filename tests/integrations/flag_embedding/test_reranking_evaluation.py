@@ -1,8 +1,10 @@
 """bgert's figures on candidates to order, beside mteb's task and FlagEmbedding's own evaluation of rerankers."""
 
+import re
 import warnings
 
 import numpy as np
+import pages
 import pytest
 from FlagEmbedding import FlagReranker
 from sklearn.metrics import average_precision_score
@@ -10,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from bgert.evaluation import Candidates, evaluate_reranking
 from bgert.integrations.mteb import MtebEncoder
 
-WORDS = "paris is the capital of france bread flour water read a file list folder copy weather today python".split()
+WORDS = "paris is the capital of france bread flour water read a file list folder copy weather today python"
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def samples():
     draw = np.random.default_rng(20261127)
 
     def text():
-        return " ".join(draw.choice(WORDS, draw.integers(2, 12)))
+        return " ".join(draw.choice(WORDS.split(), draw.integers(2, 12)))
 
     found = []
     for number in range(30):
@@ -97,3 +99,17 @@ def test_reranker_as_flag_embedding(models, reranker, samples):
         ours = evaluate_reranking(reranker, single, truncation="flag_embedding")
     assert ours.metrics["map@1000"] == pytest.approx(np.mean(precisions), abs=1e-9)
     assert ours.metrics["mrr@10"] == pytest.approx(np.mean(reciprocals), abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_page_names_is_in_mteb():
+    import mteb
+
+    page = (pages.DOCS / "EVALUATION.md").read_text("utf-8")
+    names = set(re.findall(r"MTEB\([a-z]+, v1\)", page))
+    counts = {name: len(mteb.get_benchmark(name).tasks) for name in names}
+    assert counts == {"MTEB(eng, v1)": 56, "MTEB(cmn, v1)": 31}
+    tasks = {task.metadata.name for name in names for task in mteb.get_benchmark(name).tasks}
+    assert {"ArguAna", "QuoraRetrieval", "T2Reranking", "MMarcoReranking", "CMedQAv1-reranking"} <= tasks
+    assert mteb.get_task("T2Reranking").metadata.dataset["path"] == "mteb/T2Reranking"
+    assert mteb.get_task("T2Reranking").metadata.main_score == "map_at_1000"
