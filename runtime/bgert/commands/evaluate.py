@@ -99,7 +99,7 @@ def _rerank_candidates(args: argparse.Namespace) -> int:
         )
     folder = locate(args.folder, targets_for(args.device, args.precision))
     kinds: list[Any] = [Encoder if Manifest.read(folder).kind == "encoder" else Reranker]
-    asked = [(args.folder, args.precision)]
+    asked = [(folder, args.precision)]
     if args.reranker is not None:
         kinds.append(Reranker)
         asked.append((args.reranker, args.reranker_precision))
@@ -111,7 +111,8 @@ def _rerank_candidates(args: argparse.Namespace) -> int:
         with kind(path, device=args.device, precision=precision, threads=args.threads) as model:
             results.append(evaluate_reranking(model, candidates, truncation=args.truncation or "longest_first"))
     if args.json is not None:
-        runs = [{"model": path} | result.as_dict() for (path, _), result in zip(asked, results, strict=True)]
+        names = (args.folder, args.reranker)
+        runs = [{"model": name} | result.as_dict() for name, result in zip(names, results, strict=False)]
         _write(args.json, {"data": args.data, "runs": runs})
     print(reranking_report(results))
     return 0

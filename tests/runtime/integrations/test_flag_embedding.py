@@ -144,6 +144,22 @@ def test_one_warning_each(folders):
     flag_reranker(folders["bge-reranker-base"], batch_size=2).compute_score(PAIRS[:1], batch_size=4)
 
 
+def test_a_gpu_that_fp32_leaves_idle_is_said(folders, monkeypatch):
+    monkeypatch.setattr(conventions, "nvidia_device_present", lambda: True)
+    graph = bgert.model_folder.Manifest.graph
+    monkeypatch.setattr(
+        bgert.model_folder.Manifest,
+        "graph",
+        lambda manifest, target, precision=None: (
+            graph(manifest, "cpu") if precision is None else graph(manifest, target, precision)
+        ),
+    )
+    with pytest.warns(DeviceWarning, match="use_fp16 is False, there is a GPU"):
+        flag_model(folders["bge-small-en-v1.5"])
+    conventions._said.clear()
+    flag_model(folders["bge-small-en-v1.5"], devices="cpu")
+
+
 @pytest.mark.filterwarnings("ignore::bgert.TruncationWarning")
 def test_scores_of_pairs(folders):
     reranker = bgert.Reranker(folders["bge-reranker-base"])
@@ -177,7 +193,7 @@ def test_rerankers_refuse(folders):
             folders["bge-reranker-base"], passage_instruction_for_rerank="a", passage_instruction_format="{x}"
         )
     model = flag_reranker(folders["bge-reranker-base"], query_instruction_for_rerank="a")
-    for wrong in ([("a", "b", "c")], [("a", None)], ["ab"], ("a",)):
+    for wrong in ([("a", "b", "c")], [("a", None)], ["ab"], ("a",), [("a", "b"), "cd"], [("a", "b"), None], [None]):
         with pytest.raises(InvalidTextError):
             model.compute_score(wrong)
 

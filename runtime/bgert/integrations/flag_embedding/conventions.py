@@ -6,6 +6,7 @@ import copy
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bgert.backends.cuda.check import nvidia_device_present
 from bgert.errors import DeviceWarning, InvalidOptionError
 from bgert.model import Model
 
@@ -31,6 +32,13 @@ def open_model(
         _say(
             f"use_fp16 is True, and what runs on {model.device} is {model.precision}, without FlagEmbedding's rounding "
             "of the weights to fp16; use_fp16=False asks for fp32 and says nothing",
+            DeviceWarning,
+        )
+    left = devices is None and precision == "fp32" and model.device == "cpu" and model.manifest.graph("cuda")
+    if left and nvidia_device_present():
+        _say(
+            "use_fp16 is False, there is a GPU, and this folder has no fp32 graph for it: the CPU is used; "
+            "use_fp16=True takes the GPU, devices='cpu' says nothing",
             DeviceWarning,
         )
     return model

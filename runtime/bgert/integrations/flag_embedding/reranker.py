@@ -77,7 +77,7 @@ class FlagReranker:
         self.query_max_length = query_max_length
         self.max_length = max_length
         self.normalize = normalize
-        self._pair_instructed("", "")
+        self._instructed(("", ""))  # refuses a format
 
     def compute_score(
         self,
@@ -100,7 +100,7 @@ class FlagReranker:
         if pairs and isinstance(pairs[0], str):
             pairs = [pairs]
         if self.query_instruction_for_rerank is not None or self.passage_instruction_for_rerank is not None:
-            pairs = [self._pair_instructed(*pair) if len(pair) == 2 else pair for pair in map(tuple, pairs)]
+            pairs = [self._instructed(pair) for pair in pairs]
         limit = self.max_length if max_length is None else max_length
         of_query = self.query_max_length if query_max_length is None else query_max_length
         if of_query not in (None, limit * 3 // 4):
@@ -111,7 +111,11 @@ class FlagReranker:
         values: list[float] = (logistic(logits) if sigmoid else logits).tolist()  # type: ignore[arg-type]
         return values
 
-    def _pair_instructed(self, query: Any, passage: Any) -> tuple[Any, Any]:
+    def _instructed(self, pair: Any) -> Any:
+        """A pair with the instructions; what is none stays, for the model to refuse by its index."""
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            return pair
+        query, passage = pair
         if self.query_instruction_for_rerank is not None:
             query = instructed(self.query_instruction_format, self.query_instruction_for_rerank, query)
         if self.passage_instruction_for_rerank is not None:
