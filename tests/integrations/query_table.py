@@ -51,7 +51,7 @@ class Row:
     def __str__(self) -> str:
         return f"{self.library}: {self.call[:60]}"
 
-    def check(self, checkpoint: Path, folder: Path, names: Mapping[str, Any], bound: float = 5e-6) -> None:
+    def check(self, checkpoint: Path, folder: Path, names: Mapping[str, Any], bound: float = 2e-5) -> None:
         """Both calls give the vector of the text with just that before it, to `bound`; another prefix gives another.
 
         Args:
@@ -63,7 +63,7 @@ class Row:
         there = flat(eval(self.call, {**names, "path": str(checkpoint), "text": TEXT}))
         self.check_vector(there, folder, bound)
 
-    def check_vector(self, there: Any, folder: Path, bound: float = 5e-6) -> None:
+    def check_vector(self, there: Any, folder: Path, bound: float = 2e-5) -> None:
         """As `check`, of the vector that the other library gave for `TEXT`."""
         import bgert
 
