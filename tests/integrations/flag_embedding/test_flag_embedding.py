@@ -13,6 +13,7 @@ import torch
 from FlagEmbedding.inference.embedder import model_mapping as their_encoders
 from FlagEmbedding.inference.reranker import model_mapping as their_rerankers
 
+import bgert
 from bgert.integrations import flag_embedding as ours
 from bgert.integrations.flag_embedding.names import ENCODERS, RERANKERS, Known
 
@@ -166,6 +167,32 @@ def test_scores(call, options, models):
     assert {type(score) for score in new} == {type(score) for score in old} == {float}
     assert len(new) == len(old)
     np.testing.assert_allclose(new, old, rtol=0, atol=5e-6)
+
+
+# Both came to bgert's core together.
+longer = pytest.mark.skipif(
+    "query_max_length" not in inspect.signature(bgert.Reranker.score).parameters,
+    reason="this bgert takes no query_max_length, and no length beyond the checkpoint's own",
+)
+
+
+@longer
+@pytest.mark.parametrize("limit", [3, 20, 100, 384, 400])
+def test_length_of_queries(limit, models):
+    pairs = [(LONG, "Paris."), (LONG, LONG), ("capital of France", LONG), ("capital of France", "Paris.")]
+    old = FlagEmbedding.FlagReranker(str(models["reranker"]), devices="cpu", query_max_length=limit)
+    new = ours.FlagReranker(models["exported-reranker"], query_max_length=limit)
+    np.testing.assert_allclose(new.compute_score(pairs), old.compute_score(pairs), rtol=0, atol=5e-6)
+    options = {"max_length": 64, "query_max_length": limit % 30 + 1}
+    new, old = new.compute_score(pairs, **options), old.compute_score(pairs, **options)
+    np.testing.assert_allclose(new, old, rtol=0, atol=5e-6)
+
+
+@longer
+def test_512_tokens_whatever_the_checkpoint_says(models):
+    old, new = both("minilm", models, **FP32, pooling_method="mean")
+    for call in CALLS.values():
+        close(call(new), call(old), BOUND["minilm"])
 
 
 def test_automatic_classes(models):

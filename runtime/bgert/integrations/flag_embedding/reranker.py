@@ -103,9 +103,8 @@ class FlagReranker:
             pairs = [self._instructed(pair) for pair in pairs]
         limit = self.max_length if max_length is None else max_length
         of_query = self.query_max_length if query_max_length is None else query_max_length
-        if of_query not in (None, limit * 3 // 4):
-            raise InvalidOptionError(f"query_max_length is {of_query!r}: 3/4 of max_length, or None, is all there is")
-        scores = self.reranker.score(pairs, prefix="", max_length=limit, truncation="flag_embedding")
+        options: dict[str, Any] = {} if of_query in (None, limit * 3 // 4) else {"query_max_length": of_query}
+        scores = self.reranker.score(pairs, prefix="", max_length=limit, truncation="flag_embedding", **options)
         logits = np.asarray(scores, np.float64)
         sigmoid = self.normalize if normalize is None else normalize
         values: list[float] = (logistic(logits) if sigmoid else logits).tolist()  # type: ignore[arg-type]
