@@ -14,8 +14,8 @@ from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.jobs.atomic_file import atomic_file
 from bgert.model_folder import Manifest
+from bgert.option_types import Truncation, values_of
 from bgert.paths import user_path
-from bgert.reranker import PAIR_TRUNCATIONS
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--top-k", type=int, metavar="N", help=f"documents a query for the reranker (default: {RERANK_TOP_K})"
     )
     parser.add_argument(
-        "--truncation", choices=PAIR_TRUNCATIONS, help="how a reranker's pairs of candidates are cut, as Reranker.score"
+        "--truncation",
+        choices=values_of(Truncation),
+        help="how a reranker's pairs of candidates are cut, as Reranker.score",
     )
     parser.add_argument("--reranker-precision", default="auto", help="precision of the reranker's graph")
     parser.add_argument(

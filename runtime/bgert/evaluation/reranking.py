@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgert.reranker import Reranker, Truncation
+    from bgert.option_types import Truncation
+    from bgert.reranker import Reranker
 
 __all__ = ["RERANKING_METRICS", "Candidates", "RerankingResult", "evaluate_reranking", "load_candidates"]
 

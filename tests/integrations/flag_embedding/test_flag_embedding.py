@@ -13,7 +13,6 @@ import torch
 from FlagEmbedding.inference.embedder import model_mapping as their_encoders
 from FlagEmbedding.inference.reranker import model_mapping as their_rerankers
 
-import bgert
 from bgert.integrations import flag_embedding as ours
 from bgert.integrations.flag_embedding.names import ENCODERS, RERANKERS, Known
 
@@ -169,14 +168,6 @@ def test_scores(call, options, models):
     np.testing.assert_allclose(new, old, rtol=0, atol=5e-6)
 
 
-# Both came to bgert's core together.
-longer = pytest.mark.skipif(
-    "query_max_length" not in inspect.signature(bgert.Reranker.score).parameters,
-    reason="this bgert takes no query_max_length, and no length beyond the checkpoint's own",
-)
-
-
-@longer
 @pytest.mark.parametrize("limit", [3, 20, 100, 384, 400])
 def test_length_of_queries(limit, models):
     pairs = [(LONG, "Paris."), (LONG, LONG), ("capital of France", LONG), ("capital of France", "Paris.")]
@@ -188,7 +179,6 @@ def test_length_of_queries(limit, models):
     np.testing.assert_allclose(new, old, rtol=0, atol=5e-6)
 
 
-@longer
 def test_512_tokens_whatever_the_checkpoint_says(models):
     old, new = both("minilm", models, **FP32, pooling_method="mean")
     for call in CALLS.values():

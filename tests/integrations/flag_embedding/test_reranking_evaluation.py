@@ -19,8 +19,8 @@ WORDS = "paris is the capital of france bread flour water read a file list folde
 def samples():
     """Queries with one to four positive and one to nine negative texts, some of them twice, and two that mteb drops.
 
-    No text is of both kinds: mteb's product of matrices may give equal vectors unlike scores by where they stand, so that
-    either comes first. What is made of equal scores is compared in tests/runtime/evaluation/test_reranking.py.
+    No text is of both kinds: mteb's product of matrices may give equal vectors unlike scores by where they stand, and
+    either is first then. What is made of equal scores is compared in tests/runtime/evaluation/test_reranking.py.
     """
     draw = np.random.default_rng(20261127)
 
