@@ -188,7 +188,7 @@ def test_512_tokens_whatever_the_checkpoint_says(models):
 def test_automatic_classes(models):
     path = str(models["bge"])
     old = FlagEmbedding.FlagAutoModel.from_finetuned(path, **FP32, query_instruction_for_retrieval="find: ")
-    new = ours.FlagAutoModel.from_finetuned(path, **FP32, query_instruction_for_retrieval="find: ")
+    new = ours.FlagAutoModel.from_finetuned(models["exported-bge"], **FP32, query_instruction_for_retrieval="find: ")
     close(new.encode_queries(TEXTS), old.encode_queries(TEXTS), BOUND["bge"])
     options = {"model_class": "encoder-only-base", "devices": "cpu", "normalize": True}
     old = FlagEmbedding.FlagAutoReranker.from_finetuned(str(models["reranker"]), **options)
