@@ -54,12 +54,13 @@ def test_transformers(row, models):
 @pytest.mark.filterwarnings("ignore")
 def test_mteb(row, models):
     import mteb
+    from datasets import Dataset
     from mteb.types import PromptType
 
     meta = mteb.get_model_meta("BAAI/bge-small-en-v1.5")
     model = meta.loader(str(models["bge"]), **meta.loader_kwargs)
     task = mteb.get_task("NFCorpus").metadata
-    inputs = torch.utils.data.DataLoader([{"text": query_table.TEXT}])
+    inputs = torch.utils.data.DataLoader(Dataset.from_list([{"text": query_table.TEXT}]))
     rows = model.encode(inputs, task_metadata=task, hf_split="test", hf_subset="default", prompt_type=PromptType.query)
     row.check_vector(rows, models["exported-bge"])
 
