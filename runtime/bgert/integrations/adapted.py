@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from weakref import WeakValueDictionary
 
 from bgert.encoder import Encoder
 from bgert.errors import EngineNotInstalledError, InvalidOptionError, InvalidTextError
@@ -32,6 +34,7 @@ __all__ = [
     "imports_of",
     "one_text",
     "opening",
+    "shared_encoder",
 ]
 
 
@@ -164,6 +167,10 @@ class AdaptedEncoder:
         """float32[n, dim]."""
         return self._encode(texts, self._document)
 
+    def stream(self, texts: Iterable[str]) -> Iterator[Embeddings]:
+        """As `documents` for any number of them: blocks, in order, in bounded memory."""
+        return self.encoder.stream(texts, prefix=self._document, **self._calls)
+
     async def aqueries(self, texts: Iterable[str]) -> Embeddings:
         """As `queries`; calls that wait run as one batch."""
         return await self.encoder.aencode(as_list(texts, "texts"), prefix=self._query, **self._calls)
@@ -175,6 +182,22 @@ class AdaptedEncoder:
     def _encode(self, texts: Iterable[str], prefix: str) -> Embeddings:
         items = as_list(texts, "texts")
         return self.encoder.encode(items, prefix=prefix, show_progress=self._show_progress, **self._calls)
+
+
+_shared: WeakValueDictionary[str, AdaptedEncoder] = WeakValueDictionary()
+
+
+def shared_encoder(model: str | Path, options: Mapping[str, Any], **instructions: str | None) -> AdaptedEncoder:
+    """An `AdaptedEncoder`, the same one for the same arguments while anybody has it.
+
+    It is for frameworks that make their object again from its configuration whenever a table is opened.
+    """
+    key = json.dumps([str(model), options, instructions], sort_keys=True, default=repr)
+    with opening.lock:
+        encoder = _shared.get(key)
+        if encoder is None:
+            encoder = _shared[key] = AdaptedEncoder(model, options, **instructions)
+        return encoder
 
 
 class AdaptedReranker:
