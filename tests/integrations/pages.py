@@ -61,7 +61,7 @@ def run(code: str, models: dict[str, Path]) -> Any:
     for name, stand_in in STAND_INS.items():
         code = code.replace(f'"{name}"', repr(str(models[stand_in])))
     names: dict[str, Any] = {}
-    exec(compile(code, "example", "exec"), names)
+    exec(compile(code, "example", "exec", dont_inherit=True), names)
     return names["result"]
 
 
@@ -80,3 +80,20 @@ def examples(page: str) -> list[Example]:
         Example(name, pair["before"]["code"], pair["after"]["code"], float(pair["after"]["bound"]))
         for name, pair in sides.items()
     ]
+
+
+SNIPPET = re.compile(r"<!-- runs in (?P<environment>\w+) -->\n+```python\n(?P<code>.*?)```", re.DOTALL)
+
+
+def snippets(page: str, environment: str) -> list[str]:
+    """The blocks of docs/PAGE that run in one environment and have no other side to compare, in order."""
+    text = (DOCS / page).read_text("utf-8")
+    return [block["code"] for block in SNIPPET.finditer(text) if block["environment"] == environment]
+
+
+def run_snippet(code: str, models: dict[str, Path]) -> None:
+    """Run a block, with exported folders in place of hub ids; it asserts what it says."""
+    exported = {name: models.get(f"exported-{name}", path) for name, path in models.items()}
+    for name, stand_in in STAND_INS.items():
+        code = code.replace(f'"{name}"', repr(str(exported[stand_in])))
+    exec(compile(code, "example", "exec", dont_inherit=True), {})
