@@ -6,6 +6,7 @@ import json
 import threading
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from weakref import WeakValueDictionary
 
@@ -15,11 +16,11 @@ from bgert.inputs import as_list
 from bgert.integrations.instructions import warn_if_other_instruction
 from bgert.lifecycle import on_fork
 from bgert.model import check_whole
+from bgert.paths import user_path
 from bgert.reranker import Reranker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from bgert.reranker import Truncation
     from bgert.results import Embeddings
@@ -34,6 +35,7 @@ __all__ = [
     "imports_of",
     "one_text",
     "opening",
+    "path_text",
     "shared_encoder",
 ]
 
@@ -192,7 +194,7 @@ def shared_encoder(model: str | Path, options: Mapping[str, Any], **instructions
 
     It is for frameworks that make their object again from its configuration whenever a table is opened.
     """
-    key = json.dumps([str(model), options, instructions], sort_keys=True, default=repr)
+    key = json.dumps([str(Path.cwd()), str(model), options, instructions], sort_keys=True, default=repr)
     with opening.lock:
         encoder = _shared.get(key)
         if encoder is None:
@@ -240,6 +242,16 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
     """
     opening, calls = _options_of(options, known)
     return {**opening, **calls}
+
+
+def path_text(model: str | Path) -> str:
+    """A model's path as a configuration keeps it, where the model is opened later.
+
+    Raises:
+        InvalidOptionError: it is no path.
+    """
+    user_path(model, "model")
+    return str(model)
 
 
 def one_text(text: str, name: str = "text") -> list[str]:

@@ -10,6 +10,7 @@ from bgert.integrations.adapted import (
     checked_options,
     imports_of,
     one_text,
+    path_text,
     shared_encoder,
 )
 
@@ -51,7 +52,9 @@ class BgertEmbeddings(TextEmbeddingFunction):
         **options: Unpack[EncoderOptions],
     ) -> None:
         given = checked_options(options, EncoderOptions)
-        super().__init__(name=str(name), query_instruction=query_instruction, document_instruction=document_instruction)
+        super().__init__(
+            name=path_text(name), query_instruction=query_instruction, document_instruction=document_instruction
+        )
         self._options = given
 
     def _opened(self) -> AdaptedEncoder:

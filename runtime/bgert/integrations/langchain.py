@@ -108,7 +108,8 @@ class BgertRerank(BaseDocumentCompressor):
     Args:
         model: a model folder, a checkpoint or a hub id.
         top_n: documents to keep; None for all.
-        options: of `bgert.Reranker` and its `score` (`bgert.integrations.adapted.RerankerOptions`).
+        options: more of the options below, as a dictionary.
+        more: of `bgert.Reranker` and its `score` (`bgert.integrations.adapted.RerankerOptions`).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -118,9 +119,17 @@ class BgertRerank(BaseDocumentCompressor):
     options: dict[str, Any]
     _model: AdaptedReranker = PrivateAttr()
 
-    def __init__(self, model: str, *, top_n: int | None = 3, **options: Unpack[RerankerOptions]) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        top_n: int | None = 3,
+        options: Mapping[str, Any] | None = None,
+        **more: Unpack[RerankerOptions],
+    ) -> None:
         if top_n is not None:
             check_whole("top_n", top_n, 1, None)
+        options = {**(options or {}), **more}
         adapted = AdaptedReranker(model, options)
         super().__init__(model=str(model), top_n=top_n, options=options)
         self._model = adapted

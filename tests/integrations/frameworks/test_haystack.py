@@ -75,6 +75,8 @@ def test_metadata_and_prefix(models, bge):
 
 
 def test_nothing_is_opened_before_warm_up(models):
+    with pytest.raises(bgert.InvalidOptionError, match="model is NoneType"):
+        BgertTextEmbedder(None)
     embedder = BgertTextEmbedder("/no/such/folder")
     with pytest.raises(bgert.ModelNotFoundError):
         embedder.warm_up()

@@ -200,7 +200,13 @@ def test_rerank(reranker, models):
     rerank = BgertRerank(model=str(models["exported-reranker"]), top_n=2)
     best = reranker.rank("what is it?", TEXTS, top_k=2, sigmoid=True)
     expected = [Document(page_content=TEXTS[at], metadata={"at": at, "relevance_score": score}) for at, score in best]
-    for again in (rerank, pickle.loads(pickle.dumps(rerank)), rerank.model_copy(deep=True)):
+    for again in (
+        rerank,
+        pickle.loads(pickle.dumps(rerank)),
+        rerank.model_copy(deep=True),
+        BgertRerank(**rerank.model_dump()),
+        BgertRerank.model_validate_json(rerank.model_dump_json()),
+    ):
         assert again.compress_documents(documents, "what is it?") == expected
     assert asyncio.run(rerank.acompress_documents(documents, "what is it?")) == expected
     assert documents[0].metadata == {"at": 0}

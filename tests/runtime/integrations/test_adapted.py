@@ -88,7 +88,13 @@ def test_a_reranker_with_several_labels_is_refused(make_reranker_checkpoint, tmp
         AdaptedReranker(tmp_path / "model", {})
 
 
-def test_equal_arguments_share_a_model(demo_folder):
+def test_equal_arguments_share_a_model(demo_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(demo_folder.parent)
+    relative = shared_encoder(demo_folder.name, {}, query_instruction=None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(bgert.ModelNotFoundError):
+        shared_encoder(demo_folder.name, {}, query_instruction=None)
+    assert relative.dimensions == 384
     first = shared_encoder(demo_folder, {"threads": 1}, query_instruction=None)
     assert shared_encoder(str(demo_folder), {"threads": 1}, query_instruction=None) is first
     assert shared_encoder(demo_folder, {"threads": 2}, query_instruction=None) is not first

@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import InvalidTextError
-from bgert.integrations.adapted import AdaptedEncoder, EncoderOptions, checked_options, imports_of, one_text, opening
+from bgert.integrations.adapted import (
+    AdaptedEncoder,
+    EncoderOptions,
+    checked_options,
+    imports_of,
+    one_text,
+    opening,
+    path_text,
+)
 
 with imports_of("haystack-ai"):
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -32,7 +40,7 @@ class BgertTextEmbedder:
     """
 
     def __init__(self, model: str, *, prefix: str | None = None, **options: Unpack[EncoderOptions]) -> None:
-        self.model, self.prefix = str(model), prefix
+        self.model, self.prefix = path_text(model), prefix
         self.options = checked_options(plain_options(options), EncoderOptions)
         self._encoder: AdaptedEncoder | None = None
 
@@ -91,7 +99,7 @@ class BgertDocumentEmbedder:
         embedding_separator: str = "\n",
         **options: Unpack[EncoderOptions],
     ) -> None:
-        self.model, self.prefix = str(model), prefix
+        self.model, self.prefix = path_text(model), prefix
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
         self.embedding_separator = embedding_separator
         self.options = checked_options(plain_options(options), EncoderOptions)

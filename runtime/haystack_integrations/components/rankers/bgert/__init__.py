@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import InvalidOptionError
-from bgert.integrations.adapted import AdaptedReranker, RerankerOptions, checked_options, imports_of, opening
+from bgert.integrations.adapted import AdaptedReranker, RerankerOptions, checked_options, imports_of, opening, path_text
 from bgert.model import check_whole
 from haystack_integrations.components.embedders.bgert import document_texts, plain_options
 
@@ -48,7 +48,12 @@ class BgertRanker:
         check_whole("top_k", top_k, 1, None)
         if "sigmoid" in options:
             raise InvalidOptionError("sigmoid is scale_score here")
-        self.model, self.top_k, self.scale_score, self.score_threshold = str(model), top_k, scale_score, score_threshold
+        self.model, self.top_k, self.scale_score, self.score_threshold = (
+            path_text(model),
+            top_k,
+            scale_score,
+            score_threshold,
+        )
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
         self.embedding_separator = embedding_separator
         self.options = checked_options(plain_options(options), RerankerOptions)
