@@ -59,10 +59,6 @@ class BgertEmbeddingFunction(EmbeddingFunction[Documents]):
         """Cosine, which is right whether the model normalises or not."""
         return "cosine"
 
-    def is_legacy(self) -> bool:
-        """False: it has all that a collection needs to keep it."""
-        return False
-
     def get_config(self) -> dict[str, Any]:
         """The arguments it was made with, as JSON has them."""
         return dict(self._config)
