@@ -7,7 +7,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
 from bgert.encoder import Encoder
@@ -22,7 +22,7 @@ from bgert.reranker import Reranker
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from bgert.reranker import Truncation
+    from bgert.option_types import Device, Mode, Precision, Truncation
     from bgert.results import Embeddings
 
 __all__ = [
@@ -56,10 +56,10 @@ opening = _Opening()
 class ModelOptions(TypedDict, total=False):
     """Options of `bgert.Encoder` and `bgert.Reranker`, and of their calls; `None` is a call's default."""
 
-    device: str | Sequence[str] | None
-    precision: str
+    device: Device | Sequence[str] | None
+    precision: Precision
     threads: int | None
-    mode: Literal["throughput", "latency"]
+    mode: Mode
     gpu_memory_limit: int | None
     split_special_tokens: bool
     max_length: int | None
@@ -78,9 +78,10 @@ class RerankerOptions(ModelOptions, total=False):
 
     sigmoid: bool
     truncation: Truncation
+    query_max_length: int | None
 
 
-_OF_CALLS = ("max_length", "show_progress", "dimensions", "normalize", "sigmoid", "truncation")
+_OF_CALLS = ("max_length", "show_progress", "dimensions", "normalize", "sigmoid", "truncation", "query_max_length")
 # Names that frameworks have for the same thing.
 _ALIASES = {"normalize_embeddings": "normalize", "show_progress_bar": "show_progress", "progress_bar": "show_progress"}
 _IGNORED = ("batch_size",)
