@@ -58,7 +58,7 @@ _WHICH = "`bgert.Tokenizer(folder).count(texts)` tells which"
 _DTYPE = "a graph has one precision: choose it with model_kwargs={'precision': 'bf16'}, of those that were exported"
 
 
-class _Module(InputModule):  # type: ignore[misc]
+class _Module(InputModule):
     """What the two modules share: a model folder, the torch device it is placed on, and the limit of its texts."""
 
     model_class: ClassVar[type[Model]]
@@ -277,7 +277,7 @@ class EncoderModule(_Module):
         return rows, info
 
 
-class RerankerModule(_Module, Dense):  # type: ignore[misc]
+class RerankerModule(_Module, Dense):
     """A reranker as the one module of a `CrossEncoder`, which gives it raw logits.
 
     By itself, which needs no `trust_remote_code`:
