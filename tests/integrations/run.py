@@ -1,8 +1,8 @@
 """bgert inside other libraries: `python tests/integrations/run.py`, with bgert's extra `test` installed.
 
-Each folder here is a set of libraries that go together: `requirements.txt` pins them, and its tests run by pytest in an
-environment of their own, which also holds bgert. Tests in `NAME_any` run in the environment of every `NAME_VERSION`.
-Models are made once, offline, and handed over in `BGERT_MODELS`.
+Each folder here pins the libraries of its tests in `requirements.txt`. An environment holds bgert and what its folders
+pin; two environments are tested at a time, folder after folder. Models are made once, offline, and handed over in
+`BGERT_MODELS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ sys.path.insert(0, str(HERE))
 
 import models  # noqa: E402
 
-NAMES = sorted(path.parent.name for path in HERE.glob("*/requirements.txt"))
+# Few environments: each costs a minute, and a gigabyte where it holds PyTorch.
+ENVIRONMENTS = {
+    "sentence_transformers_5": ("sentence_transformers_any", "sentence_transformers_5"),
+    "sentence_transformers_6": (
+        "sentence_transformers_any",
+        "sentence_transformers_6",
+        "flag_embedding",
+        "originals",
+    ),
+    "frameworks": ("frameworks", "stores", "python_tools"),
+    "scale_out": ("scale_out",),
+}
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -38,12 +49,13 @@ def environment(name: str, folder: Path, wheel: Path) -> Path:
     """The interpreter of `name`'s environment in `folder`; one for the same requirements is kept, bgert renewed."""
     python, made_for = folder / name / "bin/python", folder / name / "requirements.installed"
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    requirements = (HERE / name / "requirements.txt").read_text("utf-8")
+    files = [path for part in ENVIRONMENTS[name] if (path := HERE / part / "requirements.txt").exists()]
+    requirements = "".join(path.read_text("utf-8") for path in files)
     if made_for.exists() and made_for.read_text("utf-8") == requirements:
         checked(*install, "--force-reinstall", "--no-deps", wheel)
         return python
     venv.create(folder / name, with_pip=True, clear=True)
-    checked(*install, "-r", HERE / name / "requirements.txt", "pytest>=8", f"{wheel}[cpu,export]")
+    checked(*install, *(f"-r{path}" for path in files), "pytest>=8", f"{wheel}[cpu,export]")
     made_for.write_text(requirements, "utf-8")
     return python
 
@@ -59,14 +71,13 @@ def checked(*command: str | Path) -> str:
 def main() -> int:
     """Make models and environments, run each folder's tests; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}; all by default")
     parser.add_argument("--environments", type=Path, help="keep the environments here, and take those that are there")
     arguments, pytest = parser.parse_known_args()
-    if unknown := sorted(set(arguments.names) - set(NAMES)):
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    names = arguments.names or NAMES
+    if unknown := sorted(set(arguments.names) - set(ENVIRONMENTS)):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}")
+    names = arguments.names or list(ENVIRONMENTS)
     begun = time.monotonic()
-    failed = []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         checked(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work, ROOT)
@@ -77,25 +88,23 @@ def main() -> int:
             paths = {name: str(path) for name, path in models.make(work / "models").items()}
             pythons = {name: future.result() for name, future in made.items()}
         print(f"{len(pythons)} environments: {time.monotonic() - begun:.0f} s", flush=True)
-        for name, python in pythons.items():
-            options = ("-q", "-o", "filterwarnings=default", "--confcutdir", HERE)
-            folders = [path for path in (HERE / f"{name.rpartition('_')[0]}_any", HERE / name) if path.is_dir()]
-            done = run(
-                python,
-                "-m",
-                "pytest",
-                *options,
-                *folders,
-                *pytest,
-                BGERT_MODELS=json.dumps(paths),
-                BGERT_CACHE=str(work / "cache"),
-            )
-            print(
-                f"{name}: {done.stdout.rstrip().rpartition(chr(10))[2]} ({time.monotonic() - begun:.0f} s)", flush=True
-            )
-            if done.returncode:
-                failed.append(name)
-                print(done.stdout[-20000:], done.stderr[-4000:], flush=True)
+
+        def test(name: str) -> list[str]:
+            """The folders of an environment, one after the other; those that failed."""
+            failed = []
+            for part in ENVIRONMENTS[name]:
+                command = (pythons[name], "-m", "pytest", "-q", "-o", "filterwarnings=default", "--confcutdir", HERE)
+                variables = {"BGERT_MODELS": json.dumps(paths), "BGERT_CACHE": str(work / "cache")}
+                done = run(*command, HERE / part, *pytest, **variables)
+                summary = done.stdout.rstrip().rpartition("\n")[2]
+                print(f"{part} in {name}: {summary} ({time.monotonic() - begun:.0f} s)", flush=True)
+                if done.returncode:
+                    failed.append(f"{part} in {name}")
+                    print(done.stdout[-20000:], done.stderr[-4000:], flush=True)
+            return failed
+
+        with ThreadPoolExecutor(2) as pool:
+            failed = [part for parts in pool.map(test, names) for part in parts]
     print(f"failed: {', '.join(failed)}" if failed else "all passed")
     return 1 if failed else 0
 
