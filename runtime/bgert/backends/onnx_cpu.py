@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry
 
-__all__ = ["OnnxCpuBackend", "feeds_of", "open_session"]
+__all__ = ["KERNELS", "OnnxCpuBackend", "feeds_of", "kernels_name", "open_session"]
 
 # bgert's own operators (runtime/src/cpu_ops), built beside the tokenizer.
 KERNELS = Path(_native.__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
@@ -142,9 +142,15 @@ def feeds_of(inputs: Iterable[str], batch: PackedBatch) -> dict[str, NDArray[np.
 
 def _engine() -> str:
     """ONNX Runtime's version, and which of bgert's kernels the processor got."""
+    return f"onnxruntime {import_onnxruntime().__version__}, {kernels_name()} kernels"
+
+
+def kernels_name() -> str:
+    """The kernels of the last session that was opened; before one, those that it would take, "" for an unknown name."""
     kernels = ctypes.CDLL(str(KERNELS))
     kernels.bgert_kernels_name.restype = ctypes.c_char_p
-    return f"onnxruntime {import_onnxruntime().__version__}, {kernels.bgert_kernels_name().decode()} kernels"
+    name: bytes = kernels.bgert_kernels_name()
+    return name.decode()
 
 
 def _position_ids(batch: PackedBatch) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with an example in every command's help."""
     import argparse
 
-    from bgert.commands import bench, bench_serve, encode, evaluate, info, rerank, serve, tokenize
+    from bgert.commands import bench, bench_serve, doctor, encode, evaluate, info, rerank, serve, tokenize
     from bgert_export.cli import add_parsers
 
     parser = argparse.ArgumentParser(
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_parsers(commands)
     for name, module, summary, example in (
         ("info", info, "what a model folder holds", "info bge-small-en"),
+        ("doctor", doctor, "what this machine can run, and what is missing", "doctor --json"),
         (
             "encode",
             encode,

@@ -148,8 +148,9 @@ extern "C" BGERT_EXPORT bgert::ort::Status* RegisterCustomOps(bgert::ort::Sessio
   return bgert::ort::register_all(options, base);
 }
 
-// Which kernels the last session to be opened has: baseline, avx2 or avx512.
+// Which kernels the last session to be opened has, before one which it would get: see choose.cpp for their names.
 extern "C" BGERT_EXPORT const char* bgert_kernels_name() {
   const bgert::Kernels* kernels = bgert::ort::g_kernels;
+  if (kernels == nullptr) kernels = bgert::choose_kernels(std::getenv("BGERT_KERNELS"));
   return kernels == nullptr ? "" : kernels->name;
 }
