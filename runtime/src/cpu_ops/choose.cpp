@@ -18,27 +18,46 @@ extern const Kernels kernels_avx512bf16;
 #endif
 
 #ifdef BGERT_X86
-// Not a name that every compiler's __builtin_cpu_supports knows.
-static bool has_avx_vnni() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1U << 4) != 0;
-}
+namespace {
+
+// Asked of the processor itself: __builtin_cpu_supports knows not all names everywhere, and where Zig's runtime library
+// stands in for the compiler's it answers no to everything.
+struct Processor {
+  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, avx512_bf16 = false;
+
+  Processor() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(1, &a, &b, &c, &d) == 0) return;
+    const bool fma = (c & 1U << 12) != 0, saves = (c & 1U << 27) != 0, avx = (c & 1U << 28) != 0;
+    if (!fma || !saves || !avx) return;
+    unsigned state = 0, upper = 0;  // registers that the operating system keeps for a thread
+    __asm__("xgetbv" : "=a"(state), "=d"(upper) : "c"(0));
+    constexpr unsigned kYmm = 0x06, kZmm = 0xe6;
+    if ((state & kYmm) != kYmm || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return;
+    constexpr unsigned kAvx512 = 1U << 16 | 1U << 17 | 1U << 30 | 1U << 31;  // F, DQ, BW, VL
+    const unsigned subleaves = a;
+    avx2 = (b & 1U << 5) != 0;
+    avx512 = avx2 && (b & kAvx512) == kAvx512 && (state & kZmm) == kZmm;
+    avx512_vnni = avx512 && (c & 1U << 11) != 0;
+    if (subleaves < 1 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return;
+    avx_vnni = avx2 && (a & 1U << 4) != 0;
+    avx512_bf16 = avx512_vnni && (a & 1U << 5) != 0;
+  }
+};
+
+}  // namespace
 #endif
 
 const Kernels* choose_kernels(const char* wanted) {
   const Kernels* available[6] = {};
   std::size_t count = 0;
 #ifdef BGERT_X86
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-  if (vnni && __builtin_cpu_supports("avx512bf16")) available[count++] = &kernels_avx512bf16;
-  if (vnni) available[count++] = &kernels_avx512vnni;
-  if (avx512) available[count++] = &kernels_avx512;
-  if (avx2 && has_avx_vnni()) available[count++] = &kernels_avx2vnni;
-  if (avx2) available[count++] = &kernels_avx2;
+  const Processor processor;
+  if (processor.avx512_bf16) available[count++] = &kernels_avx512bf16;
+  if (processor.avx512_vnni) available[count++] = &kernels_avx512vnni;
+  if (processor.avx512) available[count++] = &kernels_avx512;
+  if (processor.avx_vnni) available[count++] = &kernels_avx2vnni;
+  if (processor.avx2) available[count++] = &kernels_avx2;
 #endif
   available[count++] = &kernels_baseline;
   if (wanted == nullptr || *wanted == '\0') return available[0];
