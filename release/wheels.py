@@ -90,6 +90,22 @@ def build_sdist(dist: Path) -> Path:
     return sdist
 
 
+def unpack(sdist: Path, folder: Path) -> Path:
+    """Its files, dated when their content changed: an archive's own dates are all one, which hides changes from ninja."""
+    fresh = folder.with_name("source-fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(fresh, filter="data")
+    for path in fresh.rglob("*"):
+        old = folder / path.relative_to(fresh)
+        if path.is_file():
+            same = old.is_file() and old.read_bytes() == path.read_bytes()
+            os.utime(path, (old.stat().st_mtime,) * 2 if same else None)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    return folder / sdist.name.removesuffix(".tar.gz")
+
+
 def build_wheel(source: Path, python: Python, machine: str, headers: Path, work: Path) -> Path:
     """Compile the unpacked source distribution for one Python and machine; the wheel with its own tags."""
     definitions = {
@@ -158,10 +174,7 @@ def main() -> None:
     for machine in MACHINES if not options.keep_builds else ():
         shutil.rmtree(work / f"build-{machine}", ignore_errors=True)
     sdist = build_sdist(dist)
-    shutil.rmtree(work / "source", ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(work / "source", filter="data")
-    source = work / "source" / sdist.name.removesuffix(".tar.gz")
+    source = unpack(sdist, work / "source")
     print(f"{sdist.name}  {sdist.stat().st_size:,} bytes", flush=True)
     for python in PYTHONS:
         version = python.headers.removesuffix("t")
