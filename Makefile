@@ -1,7 +1,7 @@
 # make demo   a real trained encoder: exported, proved equal to PyTorch, searching real text
 # make test   the tests; those that need a GPU, mteb or published vocabularies are skipped where these are not
 # make wheels dist/: source distribution and wheels for x86-64 and ARM, cross-compiled (on Debian: Python's headers)
-# make check-wheels   each of them installed in a small system without a compiler, and run (root; qemu-user-static)
+# make check-wheels   each of them installed in a small system without a compiler, and run (Debian, root)
 # make bench  bgert beside its peers, each in its own environment; then the README's tables and plots
 PYTHON ?= python3
 VENV ?= .venv

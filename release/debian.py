@@ -69,9 +69,21 @@ class Debian:
         if not (root / f"usr/include/python{python}").exists():
             self._update()
             self._apt("download", f"libpython{python}-dev:{self.architecture}")
-            for path in (self.folder / "archives").glob(f"libpython{python}-dev_*.deb"):
-                subprocess.run(["dpkg-deb", "-x", path, root], check=True)
+            (path,) = (self.folder / "archives").glob(f"libpython{python}-dev_*.deb")
+            subprocess.run(["dpkg-deb", "-x", path, root], check=True)
+            path.unlink()  # `system` unpacks what lies here
         return root / f"usr/include/python{python}"
+
+    def emulator(self, machine: str) -> Path:
+        """Qemu's program for another architecture, which needs no library."""
+        root = self.folder / "emulator"
+        if not root.exists():
+            self._update()
+            self._apt("download", f"qemu-user:{self.architecture}")
+            (path,) = (self.folder / "archives").glob("qemu-user_*.deb")
+            subprocess.run(["dpkg-deb", "-x", path, root], check=True)
+            path.unlink()  # `system` unpacks what lies here
+        return root / f"usr/bin/qemu-{machine}"
 
     def system(self, *packages: str) -> Path:
         """A root folder with these packages and all that they need, unpacked and not configured."""

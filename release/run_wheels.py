@@ -4,8 +4,8 @@
     python release/run_wheels.py --machine aarch64 --python 3.11
 
 The system is a folder of unpacked packages: Python, C and C++ library and what these need. One of the other
-architecture runs under qemu-user (qemu-aarch64-static, of Debian's package qemu-user-static). What it has to say is
-written by the bgert that runs this (truth.py). Needs root, or user namespaces.
+architecture runs under qemu-user, of Debian's package. What it has to say is written by the bgert that runs this
+(truth.py). Needs root, or user namespaces.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from truth import write
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES = ("x86_64", "aarch64")
+EMULATOR = "trixie"  # the suite: ONNX Runtime 1.32 for ARM ends in a fault under bookworm's qemu 7.2
 PLATFORMS = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux2014"]
 
 
@@ -55,17 +56,14 @@ def install(wheel: Path, python: str, machine: str, folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def run_inside(root: Path, machine: str, *command: str) -> str:
+def run_inside(root: Path, emulator: Path | None, *command: str) -> str:
     """Standard output of a command inside the system, with nothing of this machine but its kernel."""
     # ONNX Runtime reads /proc and /sys; the mounts end with the process.
     for name in ("proc", "sys"):
         (root / name).mkdir(exist_ok=True)
     mount = f'mount --rbind /proc "{root}/proc"; mount --rbind /sys "{root}/sys"; exec chroot "{root}" "$@"'
     enter = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-e", "-c", mount, "sh"]
-    if machine != platform.machine():
-        emulator = shutil.which(f"qemu-{machine}-static")
-        if emulator is None:
-            raise SystemExit(f"qemu-{machine}-static is missing: install qemu-user-static (Debian, Ubuntu)")
+    if emulator is not None:
         shutil.copy(emulator, root / "emulator")
         enter.append("/emulator")
     clean = {
@@ -81,7 +79,7 @@ def run_inside(root: Path, machine: str, *command: str) -> str:
     return done.stdout
 
 
-def check(root: Path, wheel: Path, python: str, machine: str, truth: Path) -> str:
+def check(root: Path, emulator: Path | None, wheel: Path, python: str, machine: str, truth: Path) -> str:
     """Install and run a wheel inside a system; the line that check_wheel.py prints."""
     for compiler in ("cc", "gcc", "g++", "clang"):
         if list(root.glob(f"usr/bin/*{compiler}")):
@@ -90,7 +88,7 @@ def check(root: Path, wheel: Path, python: str, machine: str, truth: Path) -> st
     shutil.rmtree(root / "check", ignore_errors=True)
     shutil.copytree(truth, root / "check")
     shutil.copy(Path(__file__).with_name("check_wheel.py"), root / "check")
-    return run_inside(root, machine, f"/usr/bin/python{python}", "/check/check_wheel.py", "/check").strip()
+    return run_inside(root, emulator, f"/usr/bin/python{python}", "/check/check_wheel.py", "/check").strip()
 
 
 def main() -> None:
@@ -102,10 +100,14 @@ def main() -> None:
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--work", type=Path, default=ROOT / "build/release")
     options = parser.parse_args()
+    here = platform.machine()
+    emulators: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as temporary:
         truth = Path(temporary) / "truth"
         write(truth, options.model)
         for machine in options.machine or MACHINES:
+            if machine != here:
+                emulators[machine] = Debian(options.work / "debian", EMULATOR, here).emulator(machine)
             for python in options.python or SUITES:
                 started = time.monotonic()
                 wheel = wheel_for(options.dist, python, machine)
@@ -113,7 +115,7 @@ def main() -> None:
                     raise SystemExit(f"{options.dist} has no wheel for Python {python} on {machine}: make wheels")
                 system = Debian(options.work / "debian", SUITES[python], machine)
                 root = system.system(f"python{python}-minimal", f"libpython{python}-stdlib", "libstdc++6")
-                said = check(root, wheel.resolve(), python, machine, truth)
+                said = check(root, emulators.get(machine), wheel.resolve(), python, machine, truth)
                 print(f"{wheel.name}\n  {said} ({time.monotonic() - started:.0f} s in all)", flush=True)
 
 

@@ -91,7 +91,7 @@ def build_sdist(dist: Path) -> Path:
 
 
 def unpack(sdist: Path, folder: Path) -> Path:
-    """Its files, dated when their content changed: an archive's own dates are all one, which hides changes from ninja."""
+    """Its files, dated when their content changed: an archive has one date for all, which hides changes from ninja."""
     fresh = folder.with_name("source-fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     with tarfile.open(sdist) as archive:
