@@ -42,8 +42,7 @@ inline void store_bf16(Bf16* to, Vec value) {
 
 inline Vec add_dot(Vec total, int pair, const Bf16* pairs) {
   constexpr int kUpper = static_cast<int>(0xFFFF0000);
-  using UnalignedInt = int __attribute__((vector_size(4 * BGERT_LANES), aligned(2), may_alias));
-  const VecInt both = *reinterpret_cast<const UnalignedInt*>(pairs);
+  const VecInt both = *reinterpret_cast<const IntAt2*>(pairs);
   const VecInt zero = {};
   const VecInt left = zero + pair;
   total += reinterpret_cast<Vec>(left << 16) * reinterpret_cast<Vec>(both << 16);

@@ -41,8 +41,7 @@ inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
                                        _mm256_madd_epi16(_mm256_set1_epi32(quad >> 8 & 0xFF00FF), odd));
   return total + reinterpret_cast<VecInt>(sum);
 #else
-  using UnalignedInt = int __attribute__((vector_size(4 * BGERT_LANES), aligned(1), may_alias));
-  const VecInt weights = *reinterpret_cast<const UnalignedInt*>(quads);
+  const VecInt weights = *reinterpret_cast<const IntAt1*>(quads);
   total += (weights << 24 >> 24) * (quad & 0xFF);
   total += (weights << 16 >> 24) * (quad >> 8 & 0xFF);
   total += (weights << 8 >> 24) * (quad >> 16 & 0xFF);
@@ -53,8 +52,7 @@ inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
 inline Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
 
 inline VecInt load_int(const int* from) {
-  using UnalignedInt = int __attribute__((vector_size(4 * BGERT_LANES), aligned(4), may_alias));
-  return *reinterpret_cast<const UnalignedInt*>(from);
+  return *reinterpret_cast<const IntAt4*>(from);
 }
 
 // Scale and zero of a quantised row lie behind its bytes.

@@ -28,7 +28,12 @@ constexpr int kTileRows = BGERT_TILE_ROWS;  // with two registers a row, what th
 using Vec = float __attribute__((vector_size(4 * BGERT_LANES)));
 using VecInt = int __attribute__((vector_size(4 * BGERT_LANES)));
 using VecUnsigned = unsigned __attribute__((vector_size(4 * BGERT_LANES)));  // for sums that may wrap around
-using Unaligned = float __attribute__((vector_size(4 * BGERT_LANES), aligned(4), may_alias));
+// What may lie anywhere. Typedefs: in `using` Clang drops the alignment, and its loads fault.
+typedef Vec Unaligned __attribute__((aligned(4), may_alias));
+typedef VecInt IntAt1 __attribute__((aligned(1), may_alias));
+typedef VecInt IntAt2 __attribute__((aligned(2), may_alias));
+typedef VecInt IntAt4 __attribute__((aligned(4), may_alias));
+static_assert(alignof(Unaligned) == 4 && alignof(IntAt1) == 1 && alignof(IntAt2) == 2 && alignof(IntAt4) == 4);
 
 inline Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<Unaligned*>(to) = value; }
