@@ -320,7 +320,7 @@ def test_command_line(folder, library, capsys, tmp_path):
     assert capsys.readouterr().out.splitlines()[1].startswith("length    16")
     for wrong in (
         ["--buckets", "16,x"],
-        ["--buckets", "65"],
+        ["--buckets", "73"],
         ["--level", "6"],
         ["--workspace", "0"],
         ["--precision", "fp8"],
