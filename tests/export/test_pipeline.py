@@ -311,6 +311,8 @@ def start(checkpoint, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", SLOW, str(pause), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # Who runs the tests in the background may have set it to be ignored, and so it would be here.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(process)
         return process

@@ -268,7 +268,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         ({"mode": "fast"}, bgert.InvalidOptionError),
         ({"threads": 0}, bgert.InvalidOptionError),
         ({"threads": 1.5}, bgert.InvalidOptionError),
-        ({"precision": "int3"}, bgert.DeviceUnavailableError),
+        ({"precision": "int3"}, bgert.InvalidOptionError),
+        ({"precision": "fp16"}, bgert.DeviceUnavailableError),
         ({"device": "cuda"}, bgert.BgertError),
     ],
 )
