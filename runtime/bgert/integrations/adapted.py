@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
 from bgert.encoder import Encoder
-from bgert.errors import EngineNotInstalledError, InvalidOptionError, InvalidTextError
+from bgert.errors import EngineNotInstalledError, InvalidOptionError, InvalidTextError, warn_caller
 from bgert.inputs import as_list
 from bgert.integrations.instructions import warn_if_other_instruction
 from bgert.lifecycle import on_fork
@@ -154,7 +153,7 @@ class AdaptedEncoder:
             return self.encoder.prompt_text(prompt)
         if not isinstance(instruction, str):
             raise InvalidOptionError(f"the {prompt} instruction is {type(instruction).__name__}: pass a str")
-        warn_if_other_instruction(self.encoder, instruction, prompt, stacklevel=5)
+        warn_if_other_instruction(self.encoder, instruction, prompt)
         return instruction
 
     @property
@@ -285,7 +284,7 @@ def _options_of(options: Mapping[str, Any], known: type[Any]) -> tuple[dict[str,
         if name in names:
             (calls if name in _OF_CALLS else opening)[name] = value
         elif name in _IGNORED:
-            warnings.warn(f"{name} is ignored: bgert cuts batches by tokens", stacklevel=4)
+            warn_caller(f"{name} is ignored: bgert cuts batches by tokens", UserWarning)
         elif name in _ELSEWHERE:
             raise InvalidOptionError(f"there is no {name} here: {_ELSEWHERE[name]}")
         else:

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from bgert import Reranker
+from bgert_export import export
+
 DOCUMENTS = {
     "d1": ("Copy a folder", "copy a folder with everything in it"),
     "d2": ("", "the weather is fine today"),
@@ -39,3 +42,15 @@ def collection_folder(tmp_path):
 @pytest.fixture
 def qrels():
     return QRELS
+
+
+@pytest.fixture(scope="module")
+def reranker_folder(make_reranker_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reranker") / "model"
+    export(make_reranker_checkpoint(num_labels=1), folder, verify=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reranker(reranker_folder):
+    return Reranker(reranker_folder)

@@ -11,18 +11,6 @@ from bgert.evaluation import Collection, CollectionError, evaluate, load_collect
 from bgert_export import export
 
 
-@pytest.fixture(scope="module")
-def reranker_folder(make_reranker_checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reranker") / "model"
-    export(make_reranker_checkpoint(num_labels=1), folder, verify=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reranker(reranker_folder):
-    return Reranker(reranker_folder)
-
-
 @pytest.fixture
 def collection(collection_folder):
     return load_collection(collection_folder)

@@ -38,18 +38,6 @@ def write(path, rows):
     return path
 
 
-@pytest.fixture(scope="module")
-def reranker_folder(make_reranker_checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reranker") / "model"
-    export(make_reranker_checkpoint(num_labels=1), folder, verify=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reranker(reranker_folder):
-    return Reranker(reranker_folder)
-
-
 @pytest.fixture
 def candidates(tmp_path):
     return load_candidates(write(tmp_path / "samples.jsonl", SAMPLES))

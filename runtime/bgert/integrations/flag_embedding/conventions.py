@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bgert.backends.cuda.check import nvidia_device_present
-from bgert.errors import DeviceWarning, InvalidOptionError
+from bgert.errors import DeviceWarning, InvalidOptionError, warn_caller
 from bgert.model import Model
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def ignore_batch_size(batch_size: int | None) -> None:
 
 
 def _say(message: str, category: type[Warning]) -> None:
-    """Warn once a process, at the line that called the method which called who calls this."""
+    """Warn once a process, at the caller's line."""
     if message not in _said:
         _said.add(message)
-        warnings.warn(message, category, stacklevel=4)
+        warn_caller(message, category)

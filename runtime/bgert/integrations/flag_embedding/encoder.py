@@ -99,7 +99,7 @@ class FlagModel:
         ):
             if instruction is not None:
                 before = instructed(template, instruction, "")
-                warn_if_other_instruction(self.encoder, before, prompt, stacklevel=3)
+                warn_if_other_instruction(self.encoder, before, prompt)
         self.normalize_embeddings = normalize_embeddings
         self.query_instruction_for_retrieval = query_instruction_for_retrieval
         self.query_instruction_format = query_instruction_format
