@@ -86,7 +86,10 @@ Plan plan_of(const CustomOp* op) {
     add({rows, columns});
     plan.cuts_input = 3;
     add({bounds});
-    if (plan.name.starts_with("PackedRelative")) add({heads, 2 * rows - 1 + 2 * static_cast<std::int64_t>(below(4))});
+    if (plan.name.starts_with("PackedRelative")) {
+      const std::int64_t longest = std::max<std::int64_t>(rows, 1) + static_cast<std::int64_t>(below(4));
+      add({heads, 2 * longest - 1});  // a distance each way, and none
+    }
     plan.info.whole["num_heads"] = heads;
   } else if (plan.name.starts_with("AddLayerNorm")) {
     add({rows, columns});
