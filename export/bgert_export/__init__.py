@@ -33,6 +33,8 @@ def export(
     verify: bool = True,
     force: bool = False,
     ignore_unknown_weights: bool = False,
+    via: str | None = None,
+    optimum_python: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a BERT-family checkpoint to a model folder, prove it equal to PyTorch, and return its manifest.
@@ -51,6 +53,9 @@ def export(
         verify: compare the graphs with the PyTorch checkpoint; needs torch and transformers.
         force: replace a model folder that is already at `destination`.
         ignore_unknown_weights: leave out weights that the network of config.json does not have, as transformers does.
+        via: let `torch` (torch.onnx.export) or `optimum` write the graph, for a network that bgert has no writer
+            for; the target is `cpu`, in fp32 and padded.
+        optimum_python: the Python of an environment with optimum-onnx, for `via="optimum"`.
         progress: called with a line of text at each step and for each choice.
 
     Raises:
@@ -83,6 +88,8 @@ def export(
         verify=verify,
         force=force,
         ignore_unknown_weights=ignore_unknown_weights,
+        via=via,
+        optimum_python=optimum_python,
         progress=progress,
     )
 

@@ -71,6 +71,11 @@ class Architecture:
         return FAMILIES[self.model_type]
 
     @property
+    def reads_token_types(self) -> bool:
+        """Whether the network has a table of token types."""
+        return self.family.token_types
+
+    @property
     def head(self) -> Head:
         """The classifier of a reranker."""
         return self.family.head
@@ -105,7 +110,8 @@ class Architecture:
         model_type = config.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
             raise UnsupportedCheckpointError(
-                f"config.json: model_type {model_type!r} is not supported: bgert exports {', '.join(FAMILIES)}"
+                f"config.json: model_type {model_type!r} is not supported: bgert exports {', '.join(FAMILIES)}; "
+                "--via torch lets PyTorch write the graph of any other that transformers itself has"
             )
         family = FAMILIES[model_type]
         kind = _kind(config, model_type)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bgert import checked_file
 from bgert.errors import ModelNotFoundError
@@ -22,7 +23,9 @@ from bgert_export.weights import open_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Checkpoint", "locate"]
+    from bgert_export.weights import Weights
+
+__all__ = ["Checkpoint", "CheckpointFolder", "Hyperparameters", "locate", "open_folder"]
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 
@@ -85,16 +88,57 @@ def transformer_folder(folder: Path) -> Path:
     return folder / path
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that was opened and checked; its weights are read when they are needed."""
+def open_folder(source: Source) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The folder of the network, its config.json and its tokenizer_config.json.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or it is an adapter.
+    """
+    if (source.folder / ADAPTER).exists():
+        raise adapter_error(source.folder)
+    folder = transformer_folder(source.folder)
+    if (folder / ADAPTER).exists():
+        raise adapter_error(folder)
+    return folder, read_json(folder, "config.json", required=True), read_json(folder, "tokenizer_config.json")
+
+
+class Hyperparameters(Protocol):
+    """What settings, tokenizer and verification need to know of a network, whoever writes its graph."""
+
+    @property
+    def model_type(self) -> str: ...  # noqa: D102 - the fields are those of `architecture.Architecture`
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def vocab_size(self) -> int: ...  # noqa: D102
+    @property
+    def hidden_size(self) -> int: ...  # noqa: D102
+    @property
+    def num_hidden_layers(self) -> int: ...  # noqa: D102
+    @property
+    def num_attention_heads(self) -> int: ...  # noqa: D102
+    @property
+    def intermediate_size(self) -> int: ...  # noqa: D102
+    @property
+    def type_vocab_size(self) -> int: ...  # noqa: D102
+    @property
+    def num_labels(self) -> int | None: ...  # noqa: D102
+    @property
+    def max_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def reads_token_types(self) -> bool: ...  # noqa: D102
+    def as_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFolder(ABC):
+    """What goes for a checkpoint of any network."""
 
     source: Source
     transformer_folder: Path
     """Where config.json, the tokenizer and the weights are: `folder`, or in an old layout a folder in it."""
     config: dict[str, Any]
     tokenizer_config: dict[str, Any]
-    network: Network
     overruled: StatedKind | None = None
     """Where the sentence-transformers files say another kind than config.json's architectures: theirs counts."""
 
@@ -104,48 +148,14 @@ class Checkpoint:
         return self.source.folder
 
     @property
-    def architecture(self) -> Architecture:
+    @abstractmethod
+    def architecture(self) -> Hyperparameters:
         """Hyperparameters."""
-        return self.network.architecture
 
-    @classmethod
-    def open(cls, source: Source, *, ignore_unknown_weights: bool = False) -> Checkpoint:
-        """Read and check everything but the weights' values.
-
-        Args:
-            source: where it is.
-            ignore_unknown_weights: leave out weights that the network has no place for, see `map_weights`.
-
-        Raises:
-            CheckpointError: a file is missing or damaged, or weights and config.json disagree.
-            UnsupportedCheckpointError: an architecture or setting that bgert does not export.
-        """
-        if (source.folder / ADAPTER).exists():
-            raise adapter_error(source.folder)
-        folder = transformer_folder(source.folder)
-        if (folder / ADAPTER).exists():
-            raise adapter_error(folder)
-        stated = stated_kind(source.folder)
-        config = read_json(folder, "config.json", required=True)
-        architecture = Architecture.from_config(config)
-        overruled = stated if stated is not None and stated.kind != architecture.kind else None
-        if overruled is not None:
-            architecture = architecture.as_kind(overruled.kind)
-        weights = open_weights(folder)
-        try:
-            weight_map = map_weights(
-                architecture,
-                weights.shapes,
-                tolerated=("classifier.",) if overruled else (),
-                ignore_unknown=ignore_unknown_weights,
-            )
-        except CheckpointError as error:
-            if overruled is None:
-                raise
-            message = f"{error} (it is taken for the {overruled.kind} that {overruled.why})"
-            raise CheckpointError(message) from None
-        network = Network(architecture, weights, weight_map)
-        return cls(source, folder, config, read_json(folder, "tokenizer_config.json"), network, overruled)
+    @property
+    @abstractmethod
+    def weights(self) -> Weights:
+        """The weights, read when they are needed."""
 
     def names(self) -> list[tuple[str, str]]:
         """Names under which the model may be known, the most telling first, each with where it is from."""
@@ -169,5 +179,63 @@ class Checkpoint:
             {"id": self.source.hub_id} if self.source.hub_id else {"path": str(self.folder.resolve())}
         )
         record["revision"] = self.source.revision
-        record["weights_sha256"] = {path.name: sha256_of(path) for path in self.network.weights.files}
+        record["weights_sha256"] = {path.name: sha256_of(path) for path in self.weights.files}
         return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(CheckpointFolder):
+    """A checkpoint of a network that bgert writes itself, opened and checked."""
+
+    network: Network
+
+    @property
+    def architecture(self) -> Architecture:
+        """Hyperparameters."""
+        return self.network.architecture
+
+    @property
+    def weights(self) -> Weights:
+        """The weights, read when they are needed."""
+        return self.network.weights
+
+    @classmethod
+    def open(cls, source: Source, *, ignore_unknown_weights: bool = False) -> Checkpoint:
+        """Read and check everything but the weights' values.
+
+        Args:
+            source: where it is.
+            ignore_unknown_weights: leave out weights that the network has no place for, see `map_weights`.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or weights and config.json disagree.
+            UnsupportedCheckpointError: an architecture or setting that bgert does not export.
+        """
+        folder, config, tokenizer_config = open_folder(source)
+        stated = stated_kind(source.folder)
+        architecture = Architecture.from_config(config)
+        overruled = stated if stated is not None and stated.kind != architecture.kind else None
+        if overruled is not None:
+            architecture = architecture.as_kind(overruled.kind)
+        weights = open_weights(folder)
+        try:
+            weight_map = map_weights(
+                architecture,
+                weights.shapes,
+                tolerated=("classifier.",) if overruled else (),
+                ignore_unknown=ignore_unknown_weights,
+            )
+        except CheckpointError as error:
+            if overruled is None:
+                raise
+            message = f"{error} (it is taken for the {overruled.kind} that {overruled.why})"
+            raise CheckpointError(message) from None
+        network = Network(architecture, weights, weight_map)
+        return cls(
+            source=source,
+            transformer_folder=folder,
+            config=config,
+            tokenizer_config=tokenizer_config,
+            overruled=overruled,
+            network=network,
+        )

@@ -56,6 +56,14 @@ def add_parsers(commands: Any) -> None:
         action="store_true",
         help="leave out weights that the network of config.json does not have, as transformers does",
     )
+    export.add_argument(
+        "--via",
+        metavar="torch|optimum",
+        help="let another exporter write the graph, for networks that bgert has no writer for: fp32 on the CPU, padded",
+    )
+    export.add_argument(
+        "--optimum-python", metavar="PATH", help="python of an environment with optimum-onnx, for --via optimum"
+    )
 
     verify = commands.add_parser(
         "verify",
@@ -123,6 +131,8 @@ def run_export(args: argparse.Namespace) -> int:
         verify=args.verify,
         force=args.force,
         ignore_unknown_weights=args.ignore_unknown_weights,
+        via=args.via,
+        optimum_python=args.optimum_python,
         progress=_say,
     )
     size = sum(entry.size for entry in manifest.files()) / 1e6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bgert_export.architecture import Architecture
+    from bgert_export.checkpoint import Hyperparameters
 
 __all__ = ["KnownModel", "find_known", "published_id"]
 
@@ -70,7 +70,7 @@ class KnownModel:
     owner: str = "BAAI"
     """The organisation on the hub."""
 
-    def fits(self, architecture: Architecture) -> bool:
+    def fits(self, architecture: Hyperparameters) -> bool:
         """Whether a checkpoint has this model's kind and geometry."""
         return architecture.kind == self.kind and self.geometry == (
             architecture.model_type,

@@ -16,6 +16,8 @@ from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
 from bgert_export.tables import check_tables, without_unread_types
 from bgert_export.targets import TARGETS, Job, check_targets
+from bgert_export.traced.checkpoint import TracedCheckpoint
+from bgert_export.traced.target import check_via, write_traced
 from bgert_export.verification.torch_reference import require_torch
 from bgert_export.verification.verify import verify_folder
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgert.model_folder import GraphEntry
+    from bgert_export.checkpoint import CheckpointFolder
     from bgert_export.settings import Settings
 
     Progress = Callable[[str], None]
@@ -42,31 +45,36 @@ def export_checkpoint(
     verify: bool,
     force: bool,
     ignore_unknown_weights: bool,
+    via: str | None,
+    optimum_python: str | Path | None,
     progress: Progress | None,
 ) -> Manifest:
     """See `bgert_export.export`."""
     say = progress or _silent
     targets = check_targets(targets)
+    if via is not None:
+        check_via(via, targets, optimum_python)
+    elif optimum_python is not None:
+        raise InvalidOptionError("--optimum-python is for --via optimum")
     if not 0 < int8_floor < 1:
         raise InvalidOptionError(f"int8_floor is {int8_floor!r}: use a number between 0 and 1")
     if verify:
         require_torch()
     staging = Staging(destination, force=force)
     staging.check()
-    checkpoint = Checkpoint.open(
-        locate(source, revision=revision, progress=progress), ignore_unknown_weights=ignore_unknown_weights
-    )
+    located = locate(source, revision=revision, progress=progress)
+    checkpoint: Checkpoint | TracedCheckpoint
+    if via is None:
+        checkpoint = Checkpoint.open(located, ignore_unknown_weights=ignore_unknown_weights)
+    else:
+        checkpoint = TracedCheckpoint.open(located, via=via)
     settings = decide(checkpoint, options)
     spec = without_unread_types(read_checkpoint(checkpoint.transformer_folder), checkpoint.architecture)
     check_tables(spec, checkpoint.architecture)
-    checkpoint.network.check_finite()
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
-    if unused := checkpoint.network.weight_map.unused:
-        choices.append(Choice("unused_weights", unused, "the graph has no use for them"))
-    if layers := checkpoint.network.weight_map.unused_layers:
-        count = checkpoint.architecture.num_hidden_layers
-        choices.append(Choice("unused_layers", layers, f"config.json has num_hidden_layers {count}"))
+    if isinstance(checkpoint, Checkpoint):
+        choices += _unused(checkpoint)
     if not verify:
         choices.append(Choice("verify", False, "asked for: the graph was not compared with PyTorch"))
     for choice in choices:
@@ -75,11 +83,12 @@ def export_checkpoint(
     try:
         with staging:
             tokenizer = spec.write(staging.folder)
-            job = Job(checkpoint, settings, staging.folder, say, int8_floor)
-            graphs = []
-            for target in targets:
-                say(f"writing the graph for {target}")
-                graphs.append(TARGETS[target](job))
+            if isinstance(checkpoint, TracedCheckpoint):
+                say(f"writing the graph by way of {via}")
+                graphs = [write_traced(checkpoint, settings, staging.folder, optimum_python)]
+                say(f"via: {via!r} ({choices[-1].why})")
+            else:
+                graphs = _written(Job(checkpoint, settings, staging.folder, say, int8_floor), targets)
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
             write_sentence_transformers_files(staging.folder, manifest.kind, settings)
@@ -99,8 +108,32 @@ def export_checkpoint(
     return manifest
 
 
+def _unused(checkpoint: Checkpoint) -> list[Choice]:
+    """What the checkpoint holds and the graph does not.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite.
+    """
+    checkpoint.network.check_finite()
+    choices = []
+    if unused := checkpoint.network.weight_map.unused:
+        choices.append(Choice("unused_weights", unused, "the graph has no use for them"))
+    if layers := checkpoint.network.weight_map.unused_layers:
+        count = checkpoint.architecture.num_hidden_layers
+        choices.append(Choice("unused_layers", layers, f"config.json has num_hidden_layers {count}"))
+    return choices
+
+
+def _written(job: Job, targets: Sequence[str]) -> list[GraphEntry]:
+    graphs = []
+    for target in targets:
+        job.say(f"writing the graph for {target}")
+        graphs.append(TARGETS[target](job))
+    return graphs
+
+
 def _verified(
-    graphs: list[GraphEntry], folder: Path, checkpoint: Checkpoint, progress: Progress | None
+    graphs: list[GraphEntry], folder: Path, checkpoint: CheckpointFolder, progress: Progress | None
 ) -> list[GraphEntry]:
     """The entries with their parity reports; those whose device is not here have none.
 
@@ -125,7 +158,7 @@ def _silent(line: str) -> None:
 
 
 def _manifest(
-    checkpoint: Checkpoint, settings: Settings, folder: Path, tokenizer: dict[str, Any], graphs: list[GraphEntry]
+    checkpoint: CheckpointFolder, settings: Settings, folder: Path, tokenizer: dict[str, Any], graphs: list[GraphEntry]
 ) -> Manifest:
     architecture = checkpoint.architecture
     encoder = architecture.kind == "encoder"

@@ -26,7 +26,7 @@ from bgert_export.sentence_transformers_files import (
 )
 
 if TYPE_CHECKING:
-    from bgert_export.checkpoint import Checkpoint
+    from bgert_export.checkpoint import CheckpointFolder
 
 __all__ = ["ASKED", "Options", "Settings", "decide"]
 
@@ -68,7 +68,7 @@ class Settings:
         return self.prompts.get(self.default_prompt, "") if self.default_prompt is not None else ""
 
 
-def decide(checkpoint: Checkpoint, options: Options) -> Settings:
+def decide(checkpoint: CheckpointFolder, options: Options) -> Settings:
     """Settle everything that config.json does not say.
 
     Raises:
@@ -82,7 +82,7 @@ def decide(checkpoint: Checkpoint, options: Options) -> Settings:
 
 
 class _Decision:
-    def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
+    def __init__(self, checkpoint: CheckpointFolder, options: Options) -> None:
         self._options = options
         self._architecture = checkpoint.architecture
         self._config = checkpoint.config
@@ -149,7 +149,7 @@ class _Decision:
     def _say(self, name: str, value: Any, why: str) -> None:
         self._choices.append(Choice(name, value, why))
 
-    def _find_known(self, checkpoint: Checkpoint) -> KnownModel | None:
+    def _find_known(self, checkpoint: CheckpointFolder) -> KnownModel | None:
         for name, where in checkpoint.names():
             known = find_known([name])
             if known is None:

@@ -10,14 +10,14 @@ from bgert_export.errors import CheckpointError
 
 if TYPE_CHECKING:
     from bgert.tokenizer.spec import TokenizerSpec
-    from bgert_export.architecture import Architecture
+    from bgert_export.checkpoint import Hyperparameters
 
 __all__ = ["check_tables", "without_unread_types"]
 
 
-def without_unread_types(spec: TokenizerSpec, architecture: Architecture) -> TokenizerSpec:
+def without_unread_types(spec: TokenizerSpec, architecture: Hyperparameters) -> TokenizerSpec:
     """The tokenizer as the network sees it: one that has no token types reads none, whatever the tokenizer gives."""
-    if architecture.family.token_types:
+    if architecture.reads_token_types:
         return spec
     single, pair = (
         TemplateSpec(prefix=template.prefix, middle=template.middle, suffix=template.suffix)
@@ -28,7 +28,7 @@ def without_unread_types(spec: TokenizerSpec, architecture: Architecture) -> Tok
     return replace(spec, single=single, pair=pair)
 
 
-def check_tables(spec: TokenizerSpec, architecture: Architecture) -> None:
+def check_tables(spec: TokenizerSpec, architecture: Hyperparameters) -> None:
     """Check ids and token types against the tables; positions are bounded by the length limit, see `settings`.
 
     Raises:

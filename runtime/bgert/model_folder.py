@@ -127,6 +127,11 @@ class GraphEntry:
     floor: float | None = None
     """int8: the least mean cosine to PyTorch (rerankers: correlation of scores) that the exporter of it accepted."""
 
+    @property
+    def padded(self) -> bool:
+        """Whether its inputs are rows and columns [B, S] instead of packed rows [T]."""
+        return "attention_mask" in self.inputs
+
 
 @dataclass(frozen=True)
 class Choice:

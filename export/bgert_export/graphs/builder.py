@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "MICROSOFT", "GraphBuilder", "Written"]
+__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "INT64", "MICROSOFT", "GraphBuilder", "Written"]
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
 BFLOAT16 = TensorProto.BFLOAT16
 INT32 = TensorProto.INT32
+INT64 = TensorProto.INT64
 INT8 = TensorProto.INT8
 BGERT = "bgert"
 MICROSOFT = "com.microsoft"
@@ -153,6 +154,20 @@ class GraphBuilder:
         self._nodes.append(node)
         return outputs
 
+    def tensor(self, name: str, tensor: onnx.TensorProto) -> str:
+        """Add a tensor of another graph: as a weight if it is large, else inside this one."""
+        value = onnx.numpy_helper.to_array(tensor)
+        if tensor.data_type in _STORED and value.nbytes >= _INLINE_BYTES:
+            return self.weight(name, value.shape, [value], tensor.data_type)
+        return self.constant(name, value)
+
+    def add(self, node: onnx.NodeProto) -> None:
+        """Add a node of another graph, whose inputs and outputs have their names in this one."""
+        for name in filter(None, node.output):
+            self._claim(name)
+        node.name = next(filter(None, node.output))
+        self._nodes.append(node)
+
     def finish(self, *, name: str, producer_version: str, opset: Mapping[str, int], ir_version: int) -> list[str]:
         """Write both files, flush them to disk, check the model, and return the names of the files, graph first."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
@@ -192,6 +207,7 @@ _STORED: dict[int, np.dtype[Any]] = {
     BFLOAT16: np.dtype("<u2"),
     INT8: np.dtype("i1"),
     INT32: np.dtype("<i4"),
+    INT64: np.dtype("<i8"),
 }
 
 

@@ -8,7 +8,7 @@ than 16 bits live between LayerNorms only: what a layer hands to the next is 16 
 matrix product reads anyway.
 
 Inputs, all int32: `input_ids` [B, S], `position_ids` [B, S] (rows of the position table, see
-`bgert.backends.tensorrt.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
+`bgert.backends.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
 `token_type_ids` [B, S] where the graph needs it. `tensorrt_rules` proves the rules on the written file.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from bgert_export.graphs import tensorrt_rules
 from bgert_export.graphs.builder import BFLOAT16, FLOAT, FLOAT16, INT32, GraphBuilder
 from bgert_export.graphs.head import activated
+from bgert_export.graphs.padded_head import mean, normalized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,8 +68,8 @@ def write_encoder(
     """
     with GraphBuilder(folder, stem(precision)) as builder:
         body = _Body(builder, network, precision)
-        pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows(), body.mask)
-        output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
+        pooled = body.cls_rows() if pooling == "cls" else mean(builder, body.all_rows(), body.mask)
+        output = normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return _finish(builder, folder, network, precision, output, network.architecture.hidden_size, version)
 
 
@@ -286,21 +287,3 @@ class _Body:
 
     def _narrow(self, rows: str) -> str:
         return self._b.node("Cast", [rows], f"{rows}.half", attributes={"to": self._half})
-
-
-def _mean(b: GraphBuilder, rows: str, mask: str) -> str:
-    """Mean over each text's own tokens, float32[B, S, H] to float32[B, H]."""
-    real = b.node("Cast", [mask], "pooling.real", attributes={"to": FLOAT})
-    axis = b.constant("pooling.axis", np.array([1], np.int64))
-    last = b.constant("pooling.last", np.array([2], np.int64))
-    own = b.node("Mul", [rows, b.node("Unsqueeze", [real, last], "pooling.column")], "pooling.own")
-    total = b.node("ReduceSum", [own, axis], "pooling.sum", attributes={"keepdims": 0})
-    count = b.node("ReduceSum", [real, axis], "pooling.count", attributes={"keepdims": 1})
-    return b.node("Div", [total, count], "pooling.mean")
-
-
-def _normalized(b: GraphBuilder, rows: str) -> str:
-    axis = b.constant("norm.axis", np.array([1], np.int64))
-    norm = b.node("ReduceL2", [rows, axis], "norm", attributes={"keepdims": 1})
-    least = b.constant("norm.least", np.array([[1e-12]], np.float32))
-    return b.node("Div", [rows, b.node("Max", [norm, least], "norm.safe")], "embeddings")

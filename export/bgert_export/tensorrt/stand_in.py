@@ -13,7 +13,7 @@ import numpy as np
 
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.onnxruntime_import import import_onnxruntime
-from bgert.backends.tensorrt.padded_layout import PaddedLayout
+from bgert.backends.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch, plan_batches, reorder, slice_batch
 from bgert.errors import EngineError
 from bgert_export.graphs.rounding import rounded_model

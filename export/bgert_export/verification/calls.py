@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.model_folder import Manifest
-    from bgert_export.checkpoint import Checkpoint
+    from bgert_export.checkpoint import CheckpointFolder
 
     Array = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ class Call:
     """float32[n, columns]; None if there is nothing to compare with."""
 
 
-def reference_calls(checkpoint: Checkpoint, manifest: Manifest) -> list[Call]:
+def reference_calls(checkpoint: CheckpointFolder, manifest: Manifest) -> list[Call]:
     """Every call of the model's class with the results of sentence-transformers, which is released again.
 
     No exception of sentence-transformers comes out of here: it becomes the note of a call without results.
@@ -147,7 +147,7 @@ def summary_of(parities: Sequence[CallParity]) -> list[str]:
     return lines + [f"not compared in {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
-def _calls(checkpoint: Checkpoint, manifest: Manifest) -> list[Call]:
+def _calls(checkpoint: CheckpointFolder, manifest: Manifest) -> list[Call]:
     default = manifest.prompts.get(manifest.default_prompt, "") if manifest.default_prompt is not None else ""
     limit = checkpoint.architecture.max_tokens
     long = built_in.long_text(limit + 8)
@@ -162,7 +162,7 @@ def _calls(checkpoint: Checkpoint, manifest: Manifest) -> list[Call]:
     return calls
 
 
-def _no_peer(checkpoint: Checkpoint, manifest: Manifest) -> str | None:
+def _no_peer(checkpoint: CheckpointFolder, manifest: Manifest) -> str | None:
     """Why there is nothing to compare with, if that is known before loading."""
     if importlib.util.find_spec("sentence_transformers") is None:
         return f"{PEER} is not installed"
@@ -187,7 +187,7 @@ def _no_peer(checkpoint: Checkpoint, manifest: Manifest) -> str | None:
 class _Peer:
     """The checkpoint folder in sentence-transformers, in float32 on the CPU."""
 
-    def __init__(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
+    def __init__(self, checkpoint: CheckpointFolder, manifest: Manifest) -> None:
         import sentence_transformers
         import torch
 
@@ -264,7 +264,7 @@ class _Peer:
         return next((prompts[name] for name in [*candidates, default] if name in prompts), "")
 
 
-def _told_prompts(checkpoint: Checkpoint, manifest: Manifest) -> dict[str, str]:
+def _told_prompts(checkpoint: CheckpointFolder, manifest: Manifest) -> dict[str, str]:
     """Calls whose prompt sentence-transformers cannot know from the files, with the reason."""
     if manifest.kind == "reranker":
         return {}

@@ -6,14 +6,14 @@ import importlib.util
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bgert.errors import install_extra
 from bgert.progress import progress_bar
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
-from bgert_export.families import ENCODER, FAMILIES
+from bgert_export.torch_model import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,8 +50,8 @@ class TorchReference:
 
     Args:
         folder: the checkpoint.
-        model_type: one of `families.FAMILIES`.
         kind: `encoder` or `reranker`.
+        token_types: whether the network reads types of tokens.
         pooling: `cls` or `mean`; None for rerankers.
         normalize: L2-normalise the pooled rows.
         num_labels: logits of a reranker's classifier; None for config.json's.
@@ -61,8 +61,8 @@ class TorchReference:
         self,
         folder: Path,
         *,
-        model_type: str,
         kind: str,
+        token_types: bool,
         pooling: str | None,
         normalize: bool,
         num_labels: int | None = None,
@@ -76,21 +76,14 @@ class TorchReference:
         self._normalize = normalize
         self._known: dict[Tokens, Array] = {}
         self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, float32"
-        family = FAMILIES[model_type]
-        self._token_types = family.token_types
-        extra: dict[str, Any] = {"add_pooling_layer": False} if kind == ENCODER and family.pooler else {}
-        # By name and not through AutoModel, which would ask whether to run code that a checkpoint brings.
-        class_name = family.name + ("Model" if kind == ENCODER else "ForSequenceClassification")
-        if num_labels is not None:
-            extra["num_labels"] = num_labels
+        self._token_types = token_types
         with quiet():
             try:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-                model = getattr(transformers, class_name).from_pretrained(str(folder), **extra)
             except Exception as error:  # transformers raises whatever its parts raise
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise CheckpointError(f"transformers cannot load {folder}: {reason}") from error
-        self._model = model.float().eval()  # half-precision checkpoints widen without loss
+            self._model = load_model(folder, kind, num_labels)
 
     def tokenize(self, texts: Sequence[str], second: Sequence[str] | None, max_length: int) -> list[Tokens]:
         """Inputs for texts, or for pairs; too long ones are cut, of pairs the longer side first."""

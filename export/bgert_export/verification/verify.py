@@ -19,6 +19,7 @@ from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, Invali
 from bgert.model_folder import Manifest, Parity
 from bgert.paths import user_path
 from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.groups import Group, built_in_groups, file_groups
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.model_folder import CallParity, GraphEntry
+    from bgert_export.checkpoint import CheckpointFolder
     from bgert_export.verification.calls import Call
 
     Array = NDArray[np.float32]
@@ -128,7 +130,11 @@ def verify_against(
     if device == "tensorrt" and manifest.graph("tensorrt") is None:
         raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
-    checkpoint = Checkpoint.open(source, ignore_unknown_weights=True)  # as transformers does
+    checkpoint: CheckpointFolder
+    if (via := manifest.architecture.get("via")) is not None:
+        checkpoint = TracedCheckpoint.open(source, via=str(via))
+    else:
+        checkpoint = Checkpoint.open(source, ignore_unknown_weights=True)  # as transformers does
     _require_one_shape(manifest, checkpoint, folder, against)
     groups = (
         file_groups(manifest.kind, manifest.max_tokens, texts_file)
@@ -141,7 +147,9 @@ def verify_against(
     return reports
 
 
-def _require_one_shape(manifest: Manifest, checkpoint: Checkpoint, folder: str | Path, against: str | Path) -> None:
+def _require_one_shape(
+    manifest: Manifest, checkpoint: CheckpointFolder, folder: str | Path, against: str | Path
+) -> None:
     """Refuse another model before anything is computed."""
     theirs = checkpoint.architecture.as_dict()
     ours = manifest.architecture | {"kind": manifest.kind, "num_labels": manifest.num_labels}
@@ -152,7 +160,7 @@ def _require_one_shape(manifest: Manifest, checkpoint: Checkpoint, folder: str |
         )
 
 
-def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> list[Report]:
+def verify_folder(folder: Path, checkpoint: CheckpointFolder, progress: Progress | None = None) -> list[Report]:
     """Compare a model folder with the checkpoint it was just written from, on the built-in texts.
 
     A graph for a device that is not here has no report.
@@ -165,7 +173,7 @@ def verify_folder(folder: Path, checkpoint: Checkpoint, progress: Progress | Non
 def _compare(
     folder: Path,
     manifest: Manifest,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFolder,
     groups: list[Group],
     texts_file: str | None,
     progress: Progress | None,
@@ -178,8 +186,8 @@ def _compare(
         progress(f"verifying: PyTorch on {count} inputs")
     reference = TorchReference(
         checkpoint.transformer_folder,
-        model_type=checkpoint.architecture.model_type,
         kind=manifest.kind,
+        token_types=checkpoint.architecture.reads_token_types,
         pooling=manifest.pooling,
         normalize=manifest.normalize,
         num_labels=manifest.num_labels,

@@ -109,7 +109,7 @@ def _open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | N
     from bgert.backends.onnx_cpu import OnnxCpuBackend
 
     graph = _graph(folder, manifest, "cpu", precision)
-    return OnnxCpuBackend(folder, graph, columns=manifest.columns, threads=threads, mode=mode)
+    return OnnxCpuBackend(folder, graph, manifest.architecture, columns=manifest.columns, threads=threads, mode=mode)
 
 
 def _open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str, memory_limit: int | None) -> Backend:

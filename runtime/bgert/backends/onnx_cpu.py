@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU: one session, one worker a core, or all cores on one batch."""
+"""ONNX Runtime on the CPU: one session, one worker a core, or all cores on one batch.
+
+bgert's own graphs read packed rows; those that another exporter wrote, and portable ones, rows and columns.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ import numpy as np
 from bgert import _native
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.onnxruntime_import import import_onnxruntime
+from bgert.backends.padded_layout import INPUTS, PaddedLayout
 from bgert.backends.protocol import BackendInfo
 from bgert.cpu_count import available_cpus
 from bgert.errors import EngineError, ModelFolderError
 from bgert.lifecycle import NativeCall, keep_for_ever, never_copied, on_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -35,7 +39,7 @@ TOKEN_BUDGET = 512
 
 
 class OnnxCpuBackend:
-    """A packed graph on ONNX Runtime's CPU provider.
+    """A graph on ONNX Runtime's CPU provider.
 
     In `throughput` mode the session has one intra-op thread and each core runs batches of its own: no barrier
     between cores inside an operator. In `latency` mode all cores work on one batch.
@@ -44,9 +48,19 @@ class OnnxCpuBackend:
     fork did not copy may hold a lock inside it, and its destructor waits for threads that are not there.
     """
 
-    def __init__(self, folder: Path, graph: GraphEntry, *, columns: int, threads: int | None, mode: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        graph: GraphEntry,
+        architecture: Mapping[str, Any],
+        *,
+        columns: int,
+        threads: int | None,
+        mode: str,
+    ) -> None:
         cores = threads or available_cpus()
         self._path = verify_graph(folder, graph)
+        self._layout = PaddedLayout.of(graph.inputs, architecture) if graph.padded else None
         self._intra_op_threads = cores if mode == "latency" else 1
         self._opening = threading.Lock()
         self._session: Any = None
@@ -84,10 +98,16 @@ class OnnxCpuBackend:
         """Packed texts to float32[B, columns]."""
         session = self._opened()
         try:
-            output: NDArray[np.float32] = session.run(None, feeds_of(self._inputs, batch))[0]
+            output: NDArray[np.float32] = session.run(None, self._feeds(batch))[0]
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
         return output
+
+    def _feeds(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
+        if self._layout is None:
+            return dict(feeds_of(self._inputs, batch))
+        # Graphs that are not bgert's take int64.
+        return {name: array.astype(np.int64) for name, array in self._layout.arrays(batch).items()}
 
 
 def open_session(path: Path, intra_op_threads: int = 1) -> Any:
@@ -117,7 +137,7 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
             )
     except Exception as error:  # as above
         raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
-    if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys()):
+    if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys() - set(INPUTS)):
         raise ModelFolderError(
             f"{path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
         )

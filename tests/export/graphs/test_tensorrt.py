@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bgert.backends.tensorrt.padded_layout import PaddedLayout
+from bgert.backends.padded_layout import PaddedLayout
 from bgert.batching import PackedBatch
 from bgert_export.architecture import Architecture
 from bgert_export.errors import GraphRuleError, UnsupportedCheckpointError

@@ -21,10 +21,10 @@ import numpy as np
 
 from bgert.backends.cuda_driver import Cuda, Pinned
 from bgert.backends.graph_file import verify_graph
+from bgert.backends.padded_layout import PaddedLayout
 from bgert.backends.protocol import BackendInfo
 from bgert.backends.tensorrt.engine_cache import EngineCache
 from bgert.backends.tensorrt.library import Log, environment, import_runtime
-from bgert.backends.tensorrt.padded_layout import PaddedLayout
 from bgert.backends.tensorrt.recipe import graph_digest
 from bgert.backends.tensorrt.rtx import RtxContexts, check_gpu
 from bgert.batching import Bucket, bucket_rows, slice_batch

@@ -1,4 +1,4 @@
-"""From packed texts to the rows and columns [B, S] that a TensorRT graph reads."""
+"""From packed texts to the rows and columns [B, S] that a padded graph reads."""
 
 from __future__ import annotations
 
@@ -60,13 +60,14 @@ class PaddedLayout:
         mask = arrays["attention_mask"]
         mask[...] = inside
         mask[len(lengths) :, 0] = 1
-        positions = arrays["position_ids"]
-        if self.skips_padding:
-            counted = ids != self.pad_token_id
-            np.cumsum(counted, axis=1, out=positions)
-            positions *= counted
-        else:
-            positions[...] = np.where(inside, np.arange(length, dtype=np.int32), 0)
+        if "position_ids" in arrays:  # a graph without them makes its own
+            positions = arrays["position_ids"]
+            if self.skips_padding:
+                counted = ids != self.pad_token_id
+                np.cumsum(counted, axis=1, out=positions)
+                positions *= counted
+            else:
+                positions[...] = np.where(inside, np.arange(length, dtype=np.int32), 0)
         if "token_type_ids" in arrays:
             types = arrays["token_type_ids"]
             types.fill(0)
