@@ -94,7 +94,8 @@ def _copy(builder: GraphBuilder, node: onnx.NodeProto, renamed: dict[str, str]) 
     """A node with its values renamed; a constant becomes a weight."""
     if any(attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute):
         raise UnsupportedCheckpointError(
-            f"the exported graph decides while it runs ({node.op_type}), which the graphs of a model folder do not"
+            f"the exported graph decides while it runs ({node.op_type}), which the graphs of a model folder do not: "
+            "try the other of --via torch and --via optimum"
         )
     if node.op_type == "Constant":
         value = node.attribute[0]

@@ -22,7 +22,10 @@ _VERSIONS = """
 import importlib.metadata as m, json
 print(json.dumps({name: m.version(name) for name in ("optimum", "optimum-onnx", "transformers", "torch")}))
 """
-HOW = "make it with `python -m venv optimum` and `optimum/bin/pip install optimum-onnx==0.1.0`, then pass its python"
+HOW = (
+    "make it with `python -m venv optimum` and `optimum/bin/pip install optimum-onnx==0.1.0 onnxruntime`, then pass its "
+    "python"
+)
 
 
 def require_optimum(python: str | Path | None) -> str:

@@ -50,7 +50,9 @@ def folder(write_model, make_config, make_weights, sentence_transformers_files, 
 @pytest.fixture(scope="module")
 def cpu(folder):
     manifest = Manifest.read(folder)
-    return OnnxCpuBackend(folder, manifest.graph("cpu"), columns=manifest.columns, threads=1, mode="throughput")
+    return OnnxCpuBackend(
+        folder, manifest.graph("cpu"), manifest.architecture, columns=manifest.columns, threads=1, mode="throughput"
+    )
 
 
 @pytest.fixture(scope="module")
