@@ -23,8 +23,8 @@ import importlib.metadata as m, json
 print(json.dumps({name: m.version(name) for name in ("optimum", "optimum-onnx", "transformers", "torch")}))
 """
 HOW = (
-    "make it with `python -m venv optimum` and `optimum/bin/pip install optimum-onnx==0.1.0 onnxruntime`, then pass its "
-    "python"
+    "make it with `python -m venv optimum` and `optimum/bin/pip install optimum-onnx==0.1.0 onnxruntime`, then pass "
+    "its python"
 )
 
 
