@@ -12,7 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
-from bgert_export.graphs import cpu, cuda, tensorrt
+from bgert_export.graphs import cpu, cuda, portable, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cuda": lambda job: _write(job, "cuda", "fp16", cuda),
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
+    "portable": lambda job: _write(job, "portable", "fp32", portable),
 }
 
 

@@ -111,7 +111,7 @@ class GraphEntry:
     """One ONNX graph."""
 
     target: str
-    """`cpu`, `cuda` or `tensorrt`."""
+    """`cpu`, `cuda` or `tensorrt`, or `portable`, which other programs run."""
     precision: str
     """`fp32`, `fp16`, `bf16` or `int8`."""
     files: list[FileEntry]

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "stem", "write_encoder", "write_reranker"]
+__all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "Body", "stem", "write_encoder", "write_reranker"]
 
 OPSET = {"ai.onnx": 20}  # Gelu; the parser of TensorRT 10.0 reads 9 to 20
 IR_VERSION = 9
 MINIMUM_ENGINE = "tensorrt 10.3"  # with several profiles 10.8, see bgert_export.tensorrt.engine
 MASKED = -10_000.0  # exp of it is 0, and no score added to it leaves the range of float16
-_TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
+_TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16, "fp32": FLOAT}
 _PARTS = ("query", "key", "value")
 
 
@@ -67,7 +67,7 @@ def write_encoder(
         GraphRuleError: what was written breaks a rule of TensorRT.
     """
     with GraphBuilder(folder, stem(precision)) as builder:
-        body = _Body(builder, network, precision)
+        body = Body(builder, network, precision)
         pooled = body.cls_rows() if pooling == "cls" else mean(builder, body.all_rows(), body.mask)
         output = normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return _finish(builder, folder, network, precision, output, network.architecture.hidden_size, version)
@@ -82,7 +82,7 @@ def write_reranker(network: Network, folder: Path, *, precision: str, version: s
     """
     arch = network.architecture
     with GraphBuilder(folder, stem(precision)) as builder:
-        body = _Body(builder, network, precision)
+        body = Body(builder, network, precision)
         dense = arch.head.dense
         hidden = activated(builder, body.head(body.cls_rows(), dense), dense, arch.head.activation)
         output = builder.node("Identity", [body.head(hidden, arch.head.out)], "logits")
@@ -99,26 +99,31 @@ def _finish(
     return written
 
 
-class _Body:
+class Body:
     """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways, in float32."""
 
     def __init__(self, builder: GraphBuilder, network: Network, precision: str) -> None:
-        network.architecture.require_gelu("the target tensorrt")
-        network.architecture.require_absolute_positions("the target tensorrt")
+        network.architecture.require_gelu("the targets tensorrt and portable")
+        network.architecture.require_absolute_positions("a padded graph")
         self._b = builder
         self._net = network
         self._half = _TYPES[precision]
         self._shapes = network.architecture.weight_shapes()
         self._hidden = network.architecture.hidden_size
         self._heads = network.architecture.num_attention_heads
-        shape = ["texts", "length"]
-        self._ids = builder.input("input_ids", INT32, shape)
-        self._positions = builder.input("position_ids", INT32, shape)
-        self.mask = builder.input("attention_mask", INT32, shape)
+        self._ids = self._input("input_ids")
+        self._positions = self._position_ids()
+        self.mask = self._input("attention_mask")
         self._split = self._integers("shape.heads", [0, -1, self._heads, self._hidden // self._heads])
         self._scale = 1 / math.sqrt(self._hidden // self._heads)
         self._split_all = self._integers("shape.all_heads", [0, -1, 3 * self._heads, self._hidden // self._heads])
         self._join = self._integers("shape.joined", [0, -1, self._hidden])
+
+    def _input(self, name: str) -> str:
+        return self._b.input(name, INT32, ["texts", "length"])
+
+    def _position_ids(self) -> str:
+        return self._input("position_ids")
 
     def all_rows(self) -> str:
         """The last hidden state of every token, float32[B, S, H]."""
@@ -157,8 +162,8 @@ class _Body:
         positions = b.weight("embeddings.positions_and_types", table.shape, [table], self._half)
         index = self._positions
         if net.token_types > 1:
-            types = b.input("token_type_ids", INT32, ["texts", "length"])
-            stride = b.constant("embeddings.type_stride", np.array([[len(table) // net.token_types]], np.int32))
+            types = self._input("token_type_ids")
+            stride = b.constant("embeddings.type_stride", self._whole([[len(table) // net.token_types]]))
             first = b.node("Mul", [types, stride], "embeddings.first_position")
             index = b.node("Add", [first, index], "embeddings.index")
         name = "embeddings.word_embeddings.weight"
@@ -243,13 +248,20 @@ class _Body:
 
     def _tail(self, context: str, residual: str, layer: int) -> str:
         """Attention's output projection and the feed-forward network, to float32."""
-        at, b = f"encoder.layer.{layer}", self._b
+        at = f"encoder.layer.{layer}"
         projected = self._linear(context, f"{at}.attention.output.dense", self._net.attention_output_bias(layer))
         attended = self._residual_norm(projected, residual, f"{at}.attention.output")
         attended = self._narrow(attended)
         wide = self._linear(attended, f"{at}.intermediate.dense")
-        wide = b.node("Gelu", [wide], f"{at}.intermediate.gelu")
+        wide = self._gelu(wide, f"{at}.intermediate.gelu")
         return self._residual_norm(self._linear(wide, f"{at}.output.dense"), attended, f"{at}.output")
+
+    def _gelu(self, rows: str, name: str) -> str:
+        return self._b.node("Gelu", [rows], name)
+
+    def _whole(self, value: list[list[int]]) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Numbers of the type of the inputs."""
+        return np.array(value, np.int32)
 
     def _residual_norm(self, rows: str, residual: str, name: str) -> str:
         total = self._b.node("Add", [self._wide(rows), self._wide(residual, f"{name}.residual")], f"{name}.sum")

@@ -1,8 +1,8 @@
-"""A TensorRT graph run on ONNX Runtime's CPU provider, for verification where there is no TensorRT.
+"""A padded graph run on ONNX Runtime's CPU provider: one for TensorRT where there is none, or a portable one.
 
-Two ways, and an export must pass both where both are possible: the written file itself (float16 alone: ONNX Runtime
-has no bfloat16 kernels on the CPU), which proves the graph; and the same with every 16-bit value rounded
-(`graphs.rounding`), which proves the precision. Neither proves anything about TensorRT's kernels.
+Two ways, and an export must pass both where both are possible: the written file itself (not in bfloat16: ONNX Runtime
+has no kernels for it on the CPU), which proves the graph; and the same with every 16-bit value rounded
+(`graphs.rounding`), which proves the precision of the 16-bit ones. Neither proves anything about TensorRT's kernels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StandIn:
     Args:
         folder: the model folder.
         manifest: its manifest.
-        graph: an entry of target `tensorrt`.
+        graph: an entry of target `tensorrt` or `portable`.
         rounded: round every 16-bit value instead of running the file as it is.
         partial_sums: see `graphs.rounding`.
 
@@ -66,10 +66,13 @@ class StandIn:
             self._session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._output = graph.output
+        self._dtype = np.int64 if self._session.get_inputs()[0].type == "tensor(int64)" else np.int32
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """One batch as it is, padded to its longest text, to float32[B, columns]."""
-        rows: NDArray[np.float32] = self._session.run(None, self._layout.arrays(batch))[0]
+        feeds = {name: array.astype(self._dtype) for name, array in self._layout.arrays(batch).items()}
+        rows: NDArray[np.float32] = self._session.run([self._output], feeds)[0]
         return rows
 
     def run_sorted(self, batch: PackedBatch) -> NDArray[np.float32]:

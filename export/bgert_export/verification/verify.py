@@ -352,7 +352,7 @@ def _outputs(
     for group in groups:
         batch = group.encode(tokenizer, prefix)
         batches.append(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
-    for rounded in (False, True) if graph.precision == "fp16" else (True,):
+    for rounded in {"fp32": (False,), "fp16": (False, True), "bf16": (True,)}[graph.precision]:
         engine = StandIn(folder, manifest, graph, rounded=rounded)
         run = (engine.run if group.one_batch else engine.run_sorted for group in groups)
         yield [each(batch) for each, batch in zip(run, batches, strict=True)], engine.engine
