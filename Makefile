@@ -16,7 +16,7 @@ DEMO_FOLDER = build/demo/all-MiniLM-L6-v2
 BENCH ?= --models minilm,bge-small,bge-base --sets short,passages,mixed,long --rounds 3 --scale 0.35
 SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime/src/*/*)
 
-.PHONY: demo test lint fuzz wheels check-wheels bench clean
+.PHONY: demo test lint fuzz wheels check-wheels docs bench clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,6 +49,13 @@ wheels:
 
 check-wheels: $(STAMP)
 	$(BIN)/python release/run_wheels.py
+
+DOCS = build/docs
+docs:
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/hooks/requirements.txt
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet
+	@echo "build/site/index.html"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(BENCH)

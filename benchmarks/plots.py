@@ -11,6 +11,8 @@ __all__ = ["plots"]
 
 # The mixed set has no one length.
 BY_LENGTH = ("short", "passages", "long")
+LEAST_DIFFERENCE = 1e-7
+"""Of a cosine in float32; what is nearer is equal."""
 BATCHES = {"batch_1": 1, "batch_32": 32, "batch_1000": 1000}
 
 
@@ -22,6 +24,8 @@ def plots(result: dict[str, Any]) -> dict[str, str]:
         if model["kind"] == "encoder":
             made[f"throughput-{name}.svg"] = throughput(name, model)
             made[f"latency-{name}.svg"] = latency(name, model)
+    if "minilm" in models:  # the others have random weights, which tell nothing of quality
+        made["quality-minilm.svg"] = quality("minilm", models["minilm"])
     return made
 
 
@@ -59,6 +63,25 @@ def latency(name: str, model: dict[str, Any]) -> str:
         for peer, entry in running(model).items()
     ]
     return lines(f"{name}: latency against batch", "short texts a call", "ms, median", series, log_y=True)
+
+
+def quality(name: str, model: dict[str, Any]) -> str:
+    """How far the vectors are from PyTorch's, against tokens per second on mixed texts: a point a library."""
+    series = [
+        Line(
+            label(peer, entry),
+            [
+                (
+                    round(entry["sets"]["mixed"]["tokens_per_second"]["median"]),
+                    max(1 - entry["quality"]["cosine_mean"], LEAST_DIFFERENCE),
+                )
+            ],
+            ours(peer),
+        )
+        for peer, entry in running(model).items()
+        if "cosine_mean" in entry.get("quality", {}) and "mixed" in entry["sets"]
+    ]
+    return lines(f"{name}: difference from PyTorch against speed", "tokens/s", "1 - cosine", series, log_y=True)
 
 
 def roofline(models: dict[str, Any]) -> str:

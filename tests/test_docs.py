@@ -1,0 +1,34 @@
+"""The pages tell the truth: their Python runs, and the site has all of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"(<!-- [^\n]* -->\n+)?```python\n(.*?)```", re.DOTALL)
+ELSEWHERE = ("<!-- example ", "<!-- runs in ", "<!-- needs ")  # integrations/pages.py runs the first two
+
+
+def blocks():
+    """Each block of Python of a page that no comment before it gives to another test."""
+    for page in sorted(DOCS.rglob("*.md")):
+        for number, (comment, code) in enumerate(BLOCK.findall(page.read_text("utf-8"))):
+            if not comment.startswith(ELSEWHERE):
+                yield pytest.param(code, id=f"{page.relative_to(DOCS)}-{number}")
+
+
+@pytest.mark.parametrize("code", list(blocks()))
+def test_python_blocks_run(code, demo_folder, tmp_path, monkeypatch):
+    """With a model folder at the path that a page speaks of; a path wins over a hub id."""
+    (tmp_path / "BAAI").mkdir()
+    for name in ("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5", "all-MiniLM-L6-v2"):
+        (tmp_path / name).symlink_to(demo_folder)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page.md", "exec"), {"__name__": "page"})
+
+
+def test_the_site_has_every_page():
+    nav = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} <= nav
