@@ -23,6 +23,7 @@ PLACE(kKernelInfoGetAttributeInt64, KernelInfoGetAttribute_int64);
 PLACE(kKernelContextGetInput, KernelContext_GetInput);
 PLACE(kKernelContextGetOutput, KernelContext_GetOutput);
 PLACE(kReleaseTensorTypeAndShapeInfo, ReleaseTensorTypeAndShapeInfo);
+PLACE(kKernelContextGetGPUComputeStream, KernelContext_GetGPUComputeStream);
 PLACE(kKernelContextParallelFor, KernelContext_ParallelFor);
 
 #define SLOT(NAME) static_assert(offsetof(CustomOp, NAME) == offsetof(OrtCustomOp, NAME), #NAME)
@@ -51,4 +52,5 @@ SLOT(ReleaseAliasMap);
 static_assert(sizeof(CustomOp) == sizeof(OrtCustomOp));
 static_assert(kFloat == static_cast<int>(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
 static_assert(kInt32 == static_cast<int>(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
+static_assert(kFloat16 == static_cast<int>(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16));
 static_assert(kUint8 == static_cast<int>(ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8));

@@ -43,11 +43,12 @@ enum Place : std::size_t {
   kKernelContextGetInput = 90,
   kKernelContextGetOutput = 91,
   kReleaseTensorTypeAndShapeInfo = 99,
-  kKernelContextParallelFor = 274,  // since 1.17
+  kKernelContextGetGPUComputeStream = 193,  // since 1.17
+  kKernelContextParallelFor = 274,          // since 1.17
 };
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kBfloat16 = 16 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kFloat16 = 10, kBfloat16 = 16 };
 
 // OrtCustomOp: callbacks that describe an operator. Null where ONNX Runtime has a default.
 struct CustomOp {
@@ -123,6 +124,9 @@ class Api {
   void release(TensorInfo* info) const { at<void(TensorInfo*)>(kReleaseTensorTypeAndShapeInfo)(info); }
   Status* data(const Value* value, void** out) const {
     return at<Status*(Value*, void**)>(kGetTensorMutableData)(const_cast<Value*>(value), out);
+  }
+  Status* gpu_stream(const KernelContext* context, void** out) const {
+    return at<Status*(const KernelContext*, void**)>(kKernelContextGetGPUComputeStream)(context, out);
   }
   Status* parallel_for(const KernelContext* context, void (*task)(void*, std::size_t), std::size_t count,
                        void* data) const {
