@@ -1,11 +1,12 @@
-"""ONNX Runtime's real CUDA provider on a machine without a GPU: its host code runs, its kernels do not.
+"""ONNX Runtime's real CUDA provider on a machine without a GPU: its host code runs, its kernels do not, bgert's do.
 
     pip install onnxruntime-gpu 'nvidia-cuda-runtime>=13,<14' 'nvidia-cuda-crt>=13,<14'   # the last two for headers
     python tools/rehearse_cuda.py kernels tests/export/graphs/cuda_kernels.json    # facts for a test
     python tools/rehearse_cuda.py run python benchmarks/gpu.py ... --rehearse --device cuda
 
-Compiles stand-ins for NVIDIA's libraries, with cc, and runs a command with them. So graph partitioning, kernel choice,
-memory, streams and capture of CUDA graphs are ONNX Runtime's own; every number that comes out is garbage.
+Compiles stand-ins for NVIDIA's libraries, with cc and c++, and runs a command with them. So graph partitioning, kernel
+choice, memory, streams and capture of CUDA graphs are ONNX Runtime's own. Its kernels do not run: every number that comes
+from them is garbage. bgert's own operators do, on threads of this machine, so a graph of these alone gives its numbers.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ def compile_library(soname: str, *arguments: str, source: str | None = None) -> 
     subprocess.run(command, input=source, text=True, check=True)
 
 
+def compile_cxx(soname: str, source: str, *arguments: str) -> None:
+    """One of the stand-ins in C++, which run bgert's kernels."""
+    kernels = ROOT / "runtime" / "src" / "cuda_ops" / "kernels"
+    fake = ROOT / "tools" / "fake_cuda"
+    command = ["c++", "-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-Wl,-soname,{soname}", f"-I{fake}", f"-I{kernels}"]
+    command += ["-o", str(FOLDER / soname), str(fake / source), f"-DFAKE_SM={COMPUTE_CAPABILITY}", *arguments]
+    subprocess.run(command, check=True)
+
+
 def build() -> None:
     """Compile what the CUDA and TensorRT providers need."""
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -92,12 +102,15 @@ def build() -> None:
             body += f"int {name}(void *h, int *m) {{ *m = 0; return 0; }}\n"
         elif re.match(r"cublas|cuTensor|cudnn|curand|create\w+_INTERNAL|getInferLibVersion|getPluginRegistry", name):
             body += f"void *{name}(void) {{ return 0; }}\n"
-    others = sorted(name for name in names | {DRIVER} if not system.fullmatch(name))
+    compile_cxx(DRIVER, "driver.cpp", f"-L{FOLDER}", "-l:libcudart.so.13")
+    others = sorted(name for name in names - {DRIVER} if not system.fullmatch(name))
     for name in others:
         compile_library(name, source=body if name.startswith("libcublas.") else "int unused;\n")
     # One library holds all of them; the others bring it along.
     for name in others:
-        if not name.startswith("libcublas."):
+        if name.startswith("libcublasLt."):
+            compile_cxx(name, "cublaslt.cpp", f"-L{FOLDER}", "-l:libcublas.so.13", "-l:libcudart.so.13")
+        elif not name.startswith("libcublas."):
             compile_library(name, f"-L{FOLDER}", "-Wl,--no-as-needed", "-l:libcublas.so.13", source="int unused;\n")
 
 

@@ -1,5 +1,6 @@
 // Stands for libcudart without a GPU, for tools/rehearse_cuda.py: device memory is host memory, copies are done at once,
-// kernels are named in the log FAKE_CUDA_LOG and not run. FAKE_CUDA_MEMORY limits device memory in bytes.
+// ONNX Runtime's kernels are named in the log FAKE_CUDA_LOG and not run; what driver.cpp and cublaslt.cpp submit is run. What
+// is captured is kept and done again at each launch of the graph. FAKE_CUDA_MEMORY limits device memory in bytes.
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda_runtime_api.h>
 #include <stdio.h>
@@ -12,6 +13,21 @@ static FILE *log_(void) {
   return f;
 }
 #define LOG(...) do { fprintf(log_(), __VA_ARGS__); fputc('\n', log_()); } while (0)
+struct work { void (*run)(void *); void *data; struct work *next; };
+static struct work *captured, **last_captured = &captured;
+static int capturing;
+int fake_cuda_capturing(void) { return capturing; }
+void fake_cuda_submit(void (*run)(void *), void *data) {
+  LOG("submitted%s", capturing ? " to a capture" : "");
+  if (!capturing) { run(data); return; }
+  *last_captured = malloc(sizeof **last_captured); **last_captured = (struct work){run, data, 0}; last_captured = &(*last_captured)->next;
+}
+struct copy { void *to; const void *from; size_t size; };
+static void do_copy(void *p) { struct copy *c = p; memcpy(c->to, c->from, c->size); }
+static void submit_copy(void *to, const void *from, size_t size) {
+  if (!capturing) { memcpy(to, from, size); return; }
+  struct copy *c = malloc(sizeof *c); *c = (struct copy){to, from, size}; fake_cuda_submit(do_copy, c);
+}
 #define OK(name, args) cudaError_t name args { LOG(#name); return 0; }
 #define QUIET(name, args) cudaError_t name args { return 0; }
 static struct { const void *fn; char *name; } kernels[400000];
@@ -83,8 +99,8 @@ QUIET(cudaGetLastError, (void))
 QUIET(cudaPeekAtLastError, (void))
 OK(cudaGraphDestroy, (cudaGraph_t g))
 OK(cudaGraphExecDestroy, (cudaGraphExec_t g))
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long f) { LOG("cudaGraphInstantiate"); *e = malloc(8); return 0; }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) { LOG("cudaGraphLaunch %p stream %p", (void *)e, (void *)s); return 0; }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long f) { LOG("cudaGraphInstantiate"); *e = (cudaGraphExec_t)g; return 0; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) { LOG("cudaGraphLaunch %p stream %p", (void *)e, (void *)s); for (struct work *w = *(struct work **)e; w; w = w->next) w->run(w->data); return 0; }
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { return posix_memalign(p, 4096, n ? n : 1); }
 cudaError_t cudaMallocHost(void **p, size_t n) { return posix_memalign(p, 4096, n ? n : 1); }
 static size_t used;
@@ -102,16 +118,15 @@ QUIET(cudaMemPoolGetAttribute, (cudaMemPool_t p, enum cudaMemPoolAttr a, void *v
 QUIET(cudaMemPoolSetAttribute, (cudaMemPool_t p, enum cudaMemPoolAttr a, void *v))
 QUIET(cudaMemPoolTrimTo, (cudaMemPool_t p, size_t n))
 cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) { LOG("cudaMemcpy %zu kind %d", n, k); memcpy(d, s, n); return 0; }
-cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) { LOG("cudaMemcpyAsync %zu kind %d stream %p", n, k, (void *)st); memcpy(d, s, n); return 0; }
+cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) { LOG("cudaMemcpyAsync %zu kind %d stream %p", n, k, (void *)st); submit_copy(d, s, n); return 0; }
 cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h, enum cudaMemcpyKind k, cudaStream_t st) { LOG("cudaMemcpy2DAsync"); for (size_t i = 0; i < h; i++) memcpy((char *)d + i * dp, (char *)s + i * sp, w); return 0; }
 QUIET(cudaMemcpyFromSymbol, (void *d, const void *s, size_t n, size_t o, enum cudaMemcpyKind k))
 cudaError_t cudaMemset(void *p, int v, size_t n) { LOG("cudaMemset %zu", n); memset(p, v, n); return 0; }
 cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t s) { LOG("cudaMemsetAsync %zu", n); memset(p, v, n); return 0; }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *f, int b, size_t s, unsigned fl) { *n = 2; return 0; }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) { memset(a, 0, sizeof *a); a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; return 0; }
-static int capturing;
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode m) { LOG("cudaStreamBeginCapture mode %d stream %p", m, (void *)s); capturing = 1; return 0; }
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { LOG("cudaStreamEndCapture"); capturing = 0; *g = malloc(8); return 0; }
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { LOG("cudaStreamEndCapture"); capturing = 0; struct work **list = malloc(sizeof *list); *list = captured; *g = (cudaGraph_t)list; captured = 0; last_captured = &captured; return 0; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *v) { *v = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
 static cudaError_t stream(cudaStream_t *s) { *s = malloc(8); LOG("cudaStreamCreate -> %p", (void *)*s); return 0; }
 cudaError_t cudaStreamCreate(cudaStream_t *s) { return stream(s); }
