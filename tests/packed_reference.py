@@ -41,7 +41,7 @@ class PackedReference:
                 attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
                 result = getattr(self, node.op_type)(*(values[name] for name in node.input), **attributes)
                 name = node.output[0]
-                is_half = any(entry in half for entry in node.input) and node.op_type != "Cast"
+                is_half = any(entry in half for entry in node.input) and node.op_type not in ("Cast", "PoolFp16")
                 if is_half:
                     half.add(name)
                 values[name] = self._round(result, is_half)
@@ -95,6 +95,69 @@ class PackedReference:
             context = (self._round(weights, True) @ vs) / total
             out[first:last] = context.swapaxes(0, 1).reshape(last - first, width)
         return out
+
+    def EmbeddingLayerNormFp16(self, ids, index, words, positions, gamma, beta, epsilon):  # noqa: N802
+        return self.EmbedLayerNormalization(ids, None, words, positions, None, gamma, beta, None, index, epsilon)[0]
+
+    def TypedEmbeddingLayerNormFp16(  # noqa: N802
+        self, ids, index, words, positions, gamma, beta, types, epsilon, rows_a_type
+    ):
+        assert index.max() < rows_a_type
+        index = index + types * rows_a_type
+        return self.EmbeddingLayerNormFp16(ids, index, words, positions, gamma, beta, epsilon)
+
+    def AddLayerNormFp16(self, x, residual, gamma, beta, epsilon):  # noqa: N802
+        return self.SkipLayerNormalization(x, residual, gamma, beta, 0, epsilon)
+
+    def LinearFp16(self, x, weights, bias):  # noqa: N802
+        return x @ weights.T + bias
+
+    def LinearGeluFp16(self, x, weights, bias):  # noqa: N802
+        return self.BiasGelu(self._round(x @ weights.T + bias, True), 0)
+
+    def LinearGeluTanhFp16(self, x, weights, bias):  # noqa: N802
+        x = x @ weights.T + bias
+        return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    def AttentionTiles(self, cu_seqlens, ids):  # noqa: N802
+        assert cu_seqlens[0] == 0
+        assert cu_seqlens[-1] == ids.size
+        return np.zeros((1, 2), np.int32)  # how the work is cut is the kernels' business
+
+    def PackedSelfAttentionFp16(self, qkv, cu_seqlens, tiles, num_heads):  # noqa: N802
+        out = np.full((len(qkv), qkv.shape[1] // 3), np.nan)
+        for first, last in pairwise(cu_seqlens):
+            q, k, v = np.split(qkv[first:last], 3, axis=1)
+            out[first:last] = self._attend(q, k, v, num_heads)
+        return out
+
+    def FirstTokenAttentionFp16(self, queries, kv, cu_seqlens, num_heads):  # noqa: N802
+        out = np.zeros(queries.shape)
+        for text, (first, last) in enumerate(pairwise(cu_seqlens)):
+            k, v = np.split(kv[first:last], 2, axis=1)
+            if first < last:
+                out[text] = self._attend(queries[text : text + 1], k, v, num_heads)[0]
+        return out
+
+    def _attend(self, q, k, v, num_heads):
+        size = q.shape[1] // num_heads
+        out = np.empty(q.shape)
+        for at in range(0, q.shape[1], size):
+            scores = q[:, at : at + size] @ k[:, at : at + size].T / math.sqrt(size)
+            weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
+            total = weights.sum(-1, keepdims=True)
+            out[:, at : at + size] = self._round(weights, True) @ v[:, at : at + size] / total
+        return out
+
+    def FirstRowsFp16(self, rows, cu_seqlens):  # noqa: N802
+        return rows[np.minimum(cu_seqlens[:-1], len(rows) - 1)]
+
+    def PoolFp16(self, rows, cu_seqlens, mean, normalize):  # noqa: N802
+        if mean:
+            texts = list(pairwise(cu_seqlens))
+            rows = np.array([rows[a:b].sum(0) / max(b - a, 1) for a, b in texts])
+        norm = np.linalg.norm(rows, axis=1, keepdims=True) if normalize else 1
+        return rows / np.maximum(norm, 1e-12)
 
     def Gemm(self, a, b, c=None, transB=0):  # noqa: N802, N803
         assert a.ndim == b.ndim == 2

@@ -40,8 +40,8 @@ def add_parsers(commands: Any) -> None:
         action="append",
         dest="targets",
         metavar="NAME,...",
-        help="graphs to write: cpu (default), cpu-bf16, cpu-int8, cuda, tensorrt, tensorrt-bf16, portable (for other "
-        "programs); repeatable",
+        help="graphs to write: cpu (default), cpu-bf16, cpu-int8, cuda, cuda-fused, cuda-fused-erf, tensorrt, "
+        "tensorrt-bf16, portable (for other programs); repeatable",
     )
     export.add_argument(
         "--int8-floor",

@@ -12,7 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
-from bgert_export.graphs import cpu, cuda, portable, tensorrt
+from bgert_export.graphs import cpu, cuda, cuda_fused, portable, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
@@ -68,6 +68,16 @@ def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry
     return _write(job, "cpu", precision, cpu, f"cpu-{precision}", linears)
 
 
+def _write_cuda_fused(job: Job, *, exact_gelu: bool) -> GraphEntry:
+    why = (
+        "asked for: a kernel after the product, within 4e-6 of erf"
+        if exact_gelu
+        else "cuBLAS's form inside the product, within 4.7e-4 of erf; the target cuda-fused-erf has the other"
+    )
+    job.settings.choices.append(Choice("gelu", "erf" if exact_gelu else "tanh", why))
+    return _write(job, "cuda", "fp16", cuda_fused, exact_gelu=exact_gelu)
+
+
 def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
     return _write(job, "tensorrt", precision, tensorrt, precision=precision)
 
@@ -110,17 +120,21 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
     "cpu-int8": _write_cpu_int8,
     "cuda": lambda job: _write(job, "cuda", "fp16", cuda),
+    "cuda-fused": lambda job: _write_cuda_fused(job, exact_gelu=False),
+    "cuda-fused-erf": lambda job: _write_cuda_fused(job, exact_gelu=True),
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
     "portable": lambda job: _write(job, "portable", "fp32", portable),
 }
+
+_CUDA_FP16 = ("cuda", "cuda-fused", "cuda-fused-erf")
 
 
 def check_targets(names: Iterable[str]) -> list[str]:
     """The names, each once, in the order of `TARGETS`: a device's first graph is the one that `precision="auto"` takes.
 
     Raises:
-        InvalidOptionError: a name is unknown, or there is none.
+        InvalidOptionError: a name is unknown, or there is none, or two are one graph for the runtime.
     """
     asked = set(names)
     for name in sorted(asked):
@@ -128,4 +142,8 @@ def check_targets(names: Iterable[str]) -> list[str]:
             raise InvalidOptionError(f"unknown target {name!r}: use {', '.join(TARGETS)}")
     if not asked:
         raise InvalidOptionError(f"no target was asked for: use {', '.join(TARGETS)}")
+    if len(same := [name for name in _CUDA_FP16 if name in asked]) > 1:
+        raise InvalidOptionError(
+            f"{' and '.join(same)} are each the fp16 graph of the device cuda: ask for one, or export into two folders"
+        )
     return [name for name in TARGETS if name in asked]

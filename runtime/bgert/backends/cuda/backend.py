@@ -14,10 +14,12 @@ import warnings
 import weakref
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgert import _native
 from bgert.backends.cuda import check
 from bgert.backends.cuda.device_thread import DeviceThread
 from bgert.backends.cuda.packed_layout import InputPlan, bucket_of, fit
@@ -39,7 +41,6 @@ from bgert.lifecycle import keep_for_ever, on_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxCudaBackend"]
 
+OPERATORS = Path(_native.__file__).with_name("_cuda_ops.so")
+"""bgert's own operators (runtime/src/cuda_ops), built beside the tokenizer."""
+LEAST_TIMED = 1024
+"""Tokens: smaller batches run as CUDA graphs, and algorithms for their products are timed when these are captured."""
 TOKEN_BUDGET = 16_384
 RING = 3  # one batch computes, one is queued behind it, one is being laid out
 
@@ -148,6 +153,7 @@ class OnnxCudaBackend:
             raise ModelFolderError(
                 f"{path} has an input {str(error)!r} that this bgert does not know: export the model again"
             ) from None
+        self._own = "bgert" in graph.opset
         self._max_tokens = max_tokens
         self._pid = os.getpid()
         self._launcher = DeviceThread(f"bgert-cuda{device}-launcher")
@@ -169,6 +175,7 @@ class OnnxCudaBackend:
                 tokens=token_budget,
                 ring=RING,
                 memory_limit=memory_limit,
+                operators=OPERATORS if self._own else None,
             )
             self._session = self._launcher.submit(opening).result()
             finalizer.detach()
@@ -184,7 +191,7 @@ class OnnxCudaBackend:
         self.info = BackendInfo(
             device=f"cuda:{device}",
             precision=graph.precision,
-            engine=f"onnxruntime-gpu {onnxruntime.__version__}",
+            engine=f"onnxruntime-gpu {onnxruntime.__version__}" + (", bgert operators" if self._own else ""),
             workers=RING,
             token_budget=min(token_budget, self._most_tokens),
         )
@@ -204,6 +211,11 @@ class OnnxCudaBackend:
                 if self._most_tokens <= self._max_tokens:
                     raise
                 self._shrink(max(self._most_tokens // 2, self._max_tokens))
+        if self._own:  # the first batch of a size times what its products may use, which no caller shall wait for
+            tokens = LEAST_TIMED
+            while tokens < self._most_tokens:
+                self._launch(self._session.trial, tokens)
+                tokens *= 2
         if graphs:
             try:
                 self._launch(self._session.capture)

@@ -78,6 +78,7 @@ class CudaSession:
         tokens: most tokens of a batch.
         ring: slots for plain runs.
         memory_limit: bytes for ONNX Runtime, None for no limit.
+        operators: library of the operators that the graph has beside ONNX Runtime's; None where it has none.
 
     Raises:
         DeviceUnavailableError: the graph does not run whole on the device.
@@ -98,6 +99,7 @@ class CudaSession:
         tokens: int,
         ring: int,
         memory_limit: int | None,
+        operators: Path | None = None,
     ) -> None:
         self.name = f"cuda:{device}"
         self.lost: str | None = None
@@ -105,7 +107,7 @@ class CudaSession:
         """Captured shapes, smallest first, each with its binding and run options."""
         self._ort, self._cuda = onnxruntime, cuda
         self._path, self._output, self._plan, self._device = path, output, plan, device
-        self._max_tokens, self._memory_limit = max_tokens, memory_limit
+        self._max_tokens, self._memory_limit, self._operators = max_tokens, memory_limit, operators
         self._session: Any = None
         self._slots: list[Slot] = []
         cuda.set_device(device)
@@ -289,6 +291,8 @@ class CudaSession:
         if self._memory_limit is not None:
             provider["gpu_mem_limit"] = str(self._memory_limit)
         try:
+            if self._operators is not None:
+                options.register_custom_ops_library(str(self._operators))
             session = ort.InferenceSession(str(self._path), options, providers=[(PROVIDER, provider)])
         except Exception as error:  # as in launch
             found = self.translated(error)
