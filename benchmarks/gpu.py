@@ -21,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gpu_fused
 import gpu_models
 import gpu_stages
 import machine
@@ -42,10 +43,13 @@ STAGES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "kernels": gpu_stages.stage_kernels,
     "latency": gpu_stages.stage_latency,
     "text": gpu_stages.stage_text,
+    "fused_parity": gpu_fused.stage_fused_parity,
+    "fused_kernels": gpu_fused.stage_fused_kernels,
     "torch_kernels": gpu_stages.stage_torch_kernels,
     "trained": gpu_models.stage_trained,
     "rerankers": gpu_models.stage_rerankers,
     "geometries": gpu_models.stage_geometries,
+    "fused_shapes": gpu_fused.stage_fused_shapes,
     "growth": gpu_stages.stage_growth,
     "torch_compile": gpu_models.stage_torch_compile,
 }

@@ -102,13 +102,16 @@ def test_the_stages_of_other_models_run_on_a_cpu(benchmark, demo_checkpoint, tmp
     monkeypatch.setattr(benchmark("random_checkpoint"), "GEOMETRIES", shapes)
     output = tmp_path / "out.json"
     command = ["gpu.py", "--tokenizer", str(demo_checkpoint), "--output", str(output), "--work", str(tmp_path / "w")]
-    stages = ["export", "matmul", "trained", "rerankers", "geometries"]
+    stages = ["export", "matmul", "fused_parity", "fused_kernels", "trained", "rerankers", "geometries", "fused_shapes"]
     monkeypatch.setattr(sys, "argv", [*command, "--rehearse", "--only", *stages])
     assert gpu.main() == 0
     found = json.loads(output.read_text())
     assert (found["kind"], found["rehearsal"]) == ("gpu", True)
     assert found["trained"]["min_cosine"] > 0.999999
     assert found["rerankers"]["max_logit_difference"] < 1e-4
+    assert found["fused_parity"]["passed"]
+    assert {row["variant"] for row in found["fused_kernels"]["rows"]} > {"onnxruntime", "fused", "fused, erf"}
+    assert found["fused_shapes"]["text"]["mixed_tokens_per_second"] > 0
     committed = benchmark("results").gpu()
     for name in ("trained", "rerankers"):  # what report.py reads of a stage is what the stage writes
         kept = committed[name].keys() - {"tokenize_seconds"}

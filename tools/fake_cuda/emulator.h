@@ -5,6 +5,7 @@
 // not before, and a kernel whose threads do not all come to a meeting ends the program.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -39,9 +40,13 @@ struct Copy {
   const void* from;  // null for zeros
 };
 
+constexpr std::size_t kStack = 1 << 16;
+
 struct Fiber {
-  ucontext_t context;
-  std::vector<char> stack;
+  ucontext_t context;  // to begin with; from then on the jumps, which make no system call
+  jmp_buf at;
+  bool begun = false;
+  std::unique_ptr<char[]> stack{new char[kStack]};
   std::vector<std::vector<Copy>> copies{1};  // the groups not yet waited for, the last one open
   unsigned meetings = 0;
   bool done = false;
@@ -54,14 +59,14 @@ struct Lane {
 };
 
 struct Block {
-  int x, y, grid_x, threads;
-  std::function<void()> kernel;
-  std::vector<unsigned char> shared;
-  std::vector<Fiber> fibers;
-  std::vector<Meeting> warps;
-  std::vector<std::vector<Lane>> lanes;  // what the lanes of a warp show each other, two meetings deep
-  Meeting all;
-  ucontext_t scheduler;
+  std::vector<Fiber>& fibers;
+  int x = 0, y = 0, grid_x = 1, threads = 1;
+  std::function<void()> kernel{};
+  std::vector<unsigned char> shared{};
+  std::vector<Meeting> warps{};
+  std::vector<std::vector<Lane>> lanes{};  // what the lanes of a warp show each other, two meetings deep
+  Meeting all{};
+  jmp_buf scheduler{};
   int now = 0;
   long long turns = 0;
 };
@@ -70,6 +75,11 @@ inline Block* block = nullptr;
 
 inline Fiber& fiber() { return block->fibers[static_cast<std::size_t>(block->now)]; }
 
+// To the scheduler, and back here when it is this fiber's turn again.
+inline void wait_turn() {
+  if (_setjmp(fiber().at) == 0) _longjmp(block->scheduler, 1);
+}
+
 inline void meet(Meeting& meeting, int count) {
   const unsigned generation = meeting.generation;
   if (++meeting.arrived == count) {
@@ -77,32 +87,39 @@ inline void meet(Meeting& meeting, int count) {
     ++meeting.generation;
     block->turns = 0;
   }
-  while (meeting.generation == generation) swapcontext(&fiber().context, &block->scheduler);
+  while (meeting.generation == generation) wait_turn();
 }
 
 inline void begin() {
   block->kernel();
   fiber().done = true;
   block->turns = 0;
-  swapcontext(&fiber().context, &block->scheduler);
+  _longjmp(block->scheduler, 1);
+}
+
+inline void resume() {
+  if (_setjmp(block->scheduler) != 0) return;
+  if (fiber().begun) _longjmp(fiber().at, 1);
+  fiber().begun = true;
+  setcontext(&fiber().context);
 }
 
 inline void run_block(Block& of) {
   block = &of;
   const auto count = static_cast<std::size_t>(of.threads);
-  if (of.fibers.size() != count) of.fibers = std::vector<Fiber>(count);
+  while (of.fibers.size() < count) of.fibers.emplace_back();
   of.warps.assign((count + 31) / 32, {});
   of.lanes.assign(2 * of.warps.size(), std::vector<Lane>(32));
   of.all = {};
   std::memset(of.shared.data(), 0xff, of.shared.size());
-  for (Fiber& fiber : of.fibers) {
-    fiber.stack.resize(1 << 16);
+  for (std::size_t i = 0; i < count; ++i) {
+    Fiber& fiber = of.fibers[i];
     fiber.copies.assign(1, {});
-    fiber.done = false;
+    fiber.done = fiber.begun = false;
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = &of.scheduler;
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStack;
+    fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, begin, 0);
   }
   for (std::size_t left = count; left > 0;) {
@@ -113,14 +130,15 @@ inline void run_block(Block& of) {
     left = 0;
     for (of.now = 0; of.now < of.threads; ++of.now) {
       if (fiber().done) continue;
-      swapcontext(&of.scheduler, &fiber().context);
+      resume();
       left += fiber().done ? 0 : 1;
     }
   }
 }
 
 inline void run_grid(int grid_x, int grid_y, int threads, std::size_t shared, const std::function<void()>& kernel) {
-  Block of{};
+  static thread_local std::vector<Fiber> fibers;  // kept from launch to launch, for their stacks
+  Block of{.fibers = fibers};
   of.grid_x = grid_x;
   of.threads = threads;
   of.kernel = kernel;

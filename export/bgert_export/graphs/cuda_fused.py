@@ -1,12 +1,12 @@
-"""The fp16 graph of bgert's own operators on ONNX Runtime's CUDA provider (runtime/src/cuda_ops): packed rows throughout.
+"""The fp16 graph of bgert's own operators on ONNX Runtime's CUDA provider (runtime/src/cuda_ops), on packed rows.
 
 One product gives query, key and value of all heads, and attention reads them where they lie; biases and GELU belong to
 the products, residual and LayerNorm are one pass over memory, and what leaves the model is made by one kernel. For CLS
-pooling and rerankers the last layer asks, and goes on, for the first token of each text alone. Key biases are dropped and
-value biases folded (see `bgert_export.network`). Weights stay [out, in], float16; a classifier is float32.
+pooling and rerankers the last layer asks, and goes on, for the first token of each text alone. Key biases are dropped
+and value biases folded (see `bgert_export.network`). Weights stay [out, in], float16; a classifier is float32.
 
-GELU is the tanh form where `exact_gelu` is false: cuBLAS has that one inside a product. It is within 4.7e-4 of erf's; the
-exact one is a pass over memory of its own.
+GELU is the tanh form where `exact_gelu` is false: cuBLAS has that one inside a product. It is within 4.7e-4 of erf's;
+the exact one is a pass over memory of its own.
 
 Inputs, all int32: `input_ids`, `position_ids` or `position_ids_without_padding`, and `token_type_ids`, [1, T], and
 `cu_seqlens` [B + 1], as `bgert_export.graphs.cuda` describes them; nothing else.

@@ -87,7 +87,7 @@ std::int64_t texts_of(const Call& call, const Tensor& cu_seqlens, std::size_t in
 // Queries of a block of attention: 128 where texts are long on average, for keys are then read half as often. A text's
 // numbers are the same. BGERT_CUDA_ATTENTION_QUERIES is for measuring.
 std::int64_t queries_a_block(std::int64_t tokens, std::int64_t texts) {
-  static const char* const asked = std::getenv("BGERT_CUDA_ATTENTION_QUERIES");
+  const char* const asked = std::getenv("BGERT_CUDA_ATTENTION_QUERIES");
   if (asked != nullptr && std::strcmp(asked, "64") == 0) return 64;
   if (asked != nullptr && std::strcmp(asked, "128") == 0) return 128;
   return texts > 0 && tokens / texts >= 256 ? 128 : 64;

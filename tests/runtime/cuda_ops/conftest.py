@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 # Without ONNX Runtime nothing is captured.
-STUB = "extern \"C\" { void fake_cuda_submit(void (*run)(void*), void* data) { run(data); } int fake_cuda_capturing() { return 0; } }"
+STUB = """extern "C" {
+void fake_cuda_submit(void (*run)(void*), void* data) { run(data); }
+int fake_cuda_capturing() { return 0; }
+}"""
 
 
 class Emulator:

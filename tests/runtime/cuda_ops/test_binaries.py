@@ -1,5 +1,7 @@
-"""What is committed is what was compiled from these sources; that a compiler gives the same is checked where there is one
-(`tools/compile_cuda_kernels.py --check`, in `.ci/run`)."""
+"""What is committed was compiled from these sources.
+
+That the compiler gives the same is checked where it is: `tools/compile_cuda_kernels.py --check`, in `.ci/run`.
+"""
 
 import ctypes
 import hashlib

@@ -46,14 +46,26 @@ def cuts(lengths):
 
 @pytest.mark.parametrize(
     ("warps", "vectors", "columns"),
-    [(1, 1, 64), (1, 1, 256), (1, 2, 384), (1, 3, 768), (1, 4, 1024), (4, 1, 32), (4, 1, 768), (4, 2, 2048), (4, 4, 4096)],
+    [
+        (1, 1, 64),
+        (1, 1, 256),
+        (1, 2, 384),
+        (1, 3, 768),
+        (1, 4, 1024),
+        (4, 1, 32),
+        (4, 1, 768),
+        (4, 2, 2048),
+        (4, 4, 4096),
+    ],
 )
 def test_layer_norm(emulator, draw, warps, vectors, columns):
     rows = 7
     x, residual = halves((rows, columns), draw), halves((rows, columns), draw, 3.0)
     residual[2] += 100  # a mean far from zero, which one pass of squares would not survive
     gamma, beta, y = halves(columns, draw), halves(columns, draw), halves((rows, columns), draw)
-    emulator(f"add_layer_norm_w{warps}_v{vectors}", (2, 1), 128, 32, x, residual, gamma, beta, y, rows, columns, EPSILON)
+    emulator(
+        f"add_layer_norm_w{warps}_v{vectors}", (2, 1), 128, 32, x, residual, gamma, beta, y, rows, columns, EPSILON
+    )
     assert error(y, layer_norm(x.astype(np.float64) + residual, gamma, beta)) < ROUNDED
 
 
@@ -174,7 +186,9 @@ def test_attention_of_first_tokens(emulator, draw, lengths, size):
     y = halves((texts, columns), draw)
     scale = math.log2(math.e) / math.sqrt(size)
     shared = 128 * 8 // size * (size + 2) * 4
-    emulator(f"first_token_attention_h{size}", (heads, texts), 128, shared, queries, kv, cuts(lengths), y, columns, scale)
+    emulator(
+        f"first_token_attention_h{size}", (heads, texts), 128, shared, queries, kv, cuts(lengths), y, columns, scale
+    )
     for text, (first, last) in enumerate(pairwise(cuts(lengths))):
         if first == last:
             assert (y[text] == 0).all()
