@@ -6,6 +6,7 @@ that is still in use, gets wrong numbers. Every address must lie in live memory.
 
 import threading
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -220,6 +221,10 @@ class FakeOnnxRuntime:
     class SessionOptions:
         def __init__(self):
             self.config = {}
+            self.libraries = []
+
+        def register_custom_ops_library(self, path):
+            self.libraries.append(path)
 
         def add_session_config_entry(self, key, value):
             self.config[key] = value
@@ -250,6 +255,9 @@ class FakeSession:
         self.stream = int(given["user_compute_stream"])
         assert self.stream in self.cudart.streams
         self.reference = PackedReference(path, "rounded")
+        domains = {node.domain for node in self.reference.model.graph.node}
+        libraries = [Path(library).name for library in options.libraries]
+        assert libraries == ["_cuda_ops.so"] * ("bgert" in domains), "operators are registered where a graph has them"
         self.thread = threading.get_ident()
         self.captured = {}
         self.can_fall_back = True

@@ -52,7 +52,7 @@ def environment(folder: Path) -> Path:
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements)
         made_for.write_text(requirements.read_text())
     with tempfile.TemporaryDirectory() as wheels:
-        isolated = [] if importlib.util.find_spec("nanobind") is None else ["--no-build-isolation"]
+        isolated = [] if importlib.util.find_spec("scikit_build_core") is None else ["--no-build-isolation"]
         run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *isolated, "-w", wheels, ROOT)
         wheel = next(Path(wheels).glob("*.whl"))
         run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
