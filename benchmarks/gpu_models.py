@@ -47,7 +47,7 @@ def stage_geometries(bench: Bench) -> dict[str, Any]:
         rows = []
         for length in lengths:
             texts = [length] * (budget // length)
-            seconds = kernel_seconds(backend, batch_of(texts, architecture["vocab_size"]), seconds=bench.seconds(0.6))
+            seconds = kernel_seconds(backend, batch_of(texts, architecture["vocab_size"]), seconds=bench.seconds(0.4))
             rows.append(
                 {
                     "budget": budget, "length": length, "ms": round(1e3 * seconds, 4),

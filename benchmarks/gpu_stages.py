@@ -124,7 +124,7 @@ def _reranker_parity(bench: Bench, texts: list[str]) -> dict[str, Any]:
 
 def stage_matmul(bench: Bench) -> dict[str, Any]:
     """The rate that everything else is measured against."""
-    rates = gpu_peers.matmul_rate(bench.torch_device, bench.half, seconds=bench.seconds(1))
+    rates = gpu_peers.matmul_rate(bench.torch_device, bench.half, seconds=bench.seconds(0.5))
     return {"tflops": rates, "best": max(rates.values())}
 
 
@@ -140,7 +140,7 @@ def stage_kernels(bench: Bench) -> dict[str, Any]:
         backend = bench.backend(token_budget=budget) if bench.on_gpu else bench.backend()
         for length in lengths:
             texts = [length] * (budget // length)
-            seconds = kernel_seconds(backend, batch_of(texts, architecture["vocab_size"]), seconds=bench.seconds(0.6))
+            seconds = kernel_seconds(backend, batch_of(texts, architecture["vocab_size"]), seconds=bench.seconds(0.4))
             work = flops(architecture, texts, cls=True)
             rows.append(
                 {
@@ -163,7 +163,7 @@ def stage_torch_kernels(bench: Bench) -> dict[str, Any]:
             for length in lengths:
                 texts = [length] * (budget // length)
                 inputs = peer.padded([np.full(length, 7, np.int32)] * len(texts))
-                seconds = peer.seconds(inputs, seconds=bench.seconds(0.5))
+                seconds = peer.seconds(inputs, seconds=bench.seconds(0.3))
                 rows.append(
                     {
                         "variant": attention, "budget": budget, "length": length, "ms": round(1e3 * seconds, 4),
@@ -180,14 +180,14 @@ def stage_latency(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, graphs in (("cuda_graphs", True), ("plain", False)):
         backend = bench.backend(graphs=graphs) if bench.on_gpu else bench.backend()
-        found[name] = percentiles(clocked(partial(backend.run, batch), seconds=bench.seconds(2), least=50))
+        found[name] = percentiles(clocked(partial(backend.run, batch), seconds=bench.seconds(1), least=50))
     encoder = Encoder(bench.folder("encoder"), device=bench.device)
     text = "how do i copy a folder with everything in it to another place and keep its dates"
-    found["text"] = percentiles(clocked(lambda: encoder.encode(text), seconds=bench.seconds(2), least=50))
+    found["text"] = percentiles(clocked(lambda: encoder.encode(text), seconds=bench.seconds(1), least=50))
     for attention in ("eager", "sdpa"):
         peer = bench.torch_encoder(attention)
         inputs = peer.padded([np.full(32, 7, np.int32)])
-        found[f"torch_{attention}"] = percentiles(peer.latency(inputs, seconds=bench.seconds(2)))
+        found[f"torch_{attention}"] = percentiles(peer.latency(inputs, seconds=bench.seconds(1)))
     return found
 
 
@@ -197,7 +197,7 @@ def stage_text(bench: Bench) -> dict[str, Any]:
     peer = gpu_peers.sentence_transformer(
         bench.checkpoint("encoder"), bench.torch_device, bench.half, encoder.max_length
     )
-    sizes = {"mixed": 100, "uniform": 64} if bench.rehearsal else {"mixed": 20_000, "uniform": 32_768}
+    sizes = {"mixed": 100, "uniform": 64} if bench.rehearsal else {"mixed": 8_000, "uniform": 8_192}
     base = sample_texts(sizes["mixed"])
     corpora = {
         "mixed": [base[n % len(base)] for n in range(sizes["mixed"])],

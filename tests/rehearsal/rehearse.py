@@ -14,7 +14,8 @@ import numpy as np
 LOG = Path(tempfile.mkdtemp()) / "cuda.log"
 os.environ["FAKE_CUDA_LOG"] = str(LOG)
 
-from bgert.backends.cuda.backend import OnnxCudaBackend  # noqa: E402
+from bgert.backends.cuda.backend import OPERATORS, OnnxCudaBackend  # noqa: E402
+from bgert.backends.cuda.session import PROVIDER  # noqa: E402
 from bgert.batching import PackedBatch  # noqa: E402
 from bgert.model_folder import Manifest  # noqa: E402
 
@@ -49,9 +50,29 @@ def rehearse(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def outcome(case: dict[str, Any]) -> str:
+    """What a graph of one node does: `runs`, or how it is refused."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(OPERATORS))
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(case["path"], options, providers=[PROVIDER])
+        session.disable_fallback()
+        session.run(None, {})
+    except Exception as error:
+        return str(error)
+    return "runs"
+
+
 def main() -> None:
     """All cases."""
-    found = [rehearse(case) for case in json.loads(Path(sys.argv[1]).read_text())]
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    outcomes = [outcome(case) for case in asked["misfits"]]
+    found = {"misfits": outcomes, "models": [rehearse(case) for case in asked["models"]]}
     Path(sys.argv[2]).write_text(json.dumps(found))
 
 
