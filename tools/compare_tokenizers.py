@@ -55,7 +55,7 @@ class Generator:
         self._parts: list[Callable[[], str]] = [
             self._word, self._word, self._base_and_marks, self._base_and_marks, self._jamo, self._emoji, self._kana,
             self._prepend, self._flag, self._line_break, self._special, self._space, self._conjunct, self._any,
-            self._any, self._ideographs,
+            self._any, self._ideographs, self._contraction, self._run, self._cased,
         ]  # fmt: skip
 
     def text(self) -> str:
@@ -129,6 +129,26 @@ class Generator:
 
     def _ideographs(self) -> str:
         return "".join(chr(self._draw.randrange(0x4E00, 0x9FFF)) for _ in range(self._draw.randint(1, 6)))
+
+    def _contraction(self) -> str:
+        draw = self._draw
+        end = draw.choice(["s", "t", "re", "ve", "m", "ll", "d", "l", "r", "v", "\u017f", "\u212a", "e", ""])
+        return (
+            draw.choice(["", " ", "a", "B", "1"])
+            + draw.choice("''\u2019")
+            + draw.choice([end, end.upper(), end.title()])
+        )
+
+    def _run(self) -> str:
+        """The same or like characters, and what may end them."""
+        one = self._draw.choice(["0", "\u0661", "\u00bd", " ", "\t", "\u00a0", "\n", "!", "/", "-", "a", "A", "\u0301"])
+        return one * self._draw.randint(1, 9) + self._draw.choice(["", "", " ", "\n", "/\n", "a", "7", "."])
+
+    def _cased(self) -> str:
+        """Words of letters with case, without, and marks."""
+        return "".join(
+            self._draw.choice("aaABb\u01c5\u02b0\u00e9\u00c9\u0301\u0430\u0410\u5b57\u0928") for _ in range(9)
+        )
 
 
 class Difference(NamedTuple):

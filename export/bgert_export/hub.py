@@ -29,6 +29,8 @@ _OF_THE_NETWORK = (
     "added_tokens.json",
     "vocab.txt",
     "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
 )
 SMALL_FILES = (
     *_OF_THE_NETWORK,

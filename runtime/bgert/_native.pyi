@@ -45,6 +45,20 @@ class WordPieceModel(TextModel):
 class UnigramModel(TextModel):
     def __init__(self, data: bytes, *, added_tokens: Sequence[AddedToken]) -> None: ...
 
+class BpeModel(TextModel):
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        pattern: str,
+        nfc: bool,
+        ignore_merges: bool,
+        add_prefix_space: bool,
+        trim_offsets: bool,
+        keep_first_space: bool,
+        added_tokens: Sequence[AddedToken],
+    ) -> None: ...
+
 class Template:
     def __init__(
         self,

@@ -16,5 +16,6 @@ std::string_view text_view(nanobind::handle item, const std::string& place);
 void bind_text_model(nanobind::module_& module);
 void bind_wordpiece(nanobind::module_& module);
 void bind_unigram(nanobind::module_& module);
+void bind_bpe(nanobind::module_& module);
 void bind_batch_encoder(nanobind::module_& module);
 void bind_serve(nanobind::module_& module);

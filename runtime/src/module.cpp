@@ -44,6 +44,7 @@ NB_MODULE(_native, module) {
   bind_text_model(module);
   bind_wordpiece(module);
   bind_unigram(module);
+  bind_bpe(module);
   bind_batch_encoder(module);
   bind_serve(module);
 }

@@ -23,6 +23,7 @@ from bgert.tokenizer.checkpoint_files import (
     CAMEMBERT_CLASS,
     MPNET_CLASS,
     PLAIN_CLASSES,
+    ROBERTA_CLASS,
     TYPED_CLASSES,
     XLMR_CLASS,
     Checkpoint,
@@ -51,14 +52,14 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
         ModelFolderError: it has no tokenizer that bgert knows; the message names the file and the field.
     """
     # Not at the top: reading BERT's needs none of it.
+    from bgert.tokenizer.bpe_checkpoint import VOCAB_JSON_NAME
     from bgert.tokenizer.unigram_checkpoint import MODEL_NAME
 
     folder = existing_folder(path)
     checkpoint = Checkpoint.load(folder)
-    if not checkpoint.tokenizer and not any((folder / name).exists() for name in (VOCAB_NAME, MODEL_NAME)):
-        raise checkpoint.error(
-            f"there is neither tokenizer.json nor {VOCAB_NAME} nor {MODEL_NAME}, so no tokenizer to read"
-        )
+    names = (VOCAB_NAME, MODEL_NAME, VOCAB_JSON_NAME)
+    if not checkpoint.tokenizer and not any((folder / name).exists() for name in names):
+        raise checkpoint.error(f"there is neither tokenizer.json nor {' nor '.join(names)}, so no tokenizer to read")
     if checkpoint.config.get("truncation_side", "right") != "right":
         raise checkpoint.error("tokenizer_config.json: truncation_side is not 'right', which bgert does not do")
     if checkpoint.config.get("split_special_tokens"):
@@ -71,6 +72,7 @@ def read_checkpoint(path: str | Path) -> TokenizerSpec:
 def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
     """What the class that AutoTokenizer would take makes of the folder."""
     # Not at the top: reading BERT's needs none of it.
+    from bgert.tokenizer.bpe_checkpoint import read_bpe_json, read_roberta
     from bgert.tokenizer.unigram_checkpoint import read_camembert, read_unigram_json, read_xlm_roberta
 
     name = checkpoint.class_name
@@ -81,6 +83,10 @@ def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
         return read_camembert(checkpoint)
     if name in PLAIN_CLASSES and model_type == "Unigram":
         return read_unigram_json(checkpoint)
+    if name == ROBERTA_CLASS and model_type in ("BPE", None):
+        return read_roberta(checkpoint)
+    if name in PLAIN_CLASSES and model_type == "BPE":
+        return read_bpe_json(checkpoint)
     if name in BERT_CLASSES and model_type in ("WordPiece", None):
         return _read_bert(checkpoint)
     if name in PLAIN_CLASSES and model_type == "WordPiece":
@@ -90,7 +96,7 @@ def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
         return _read_bert(checkpoint)
     if name == CAMEMBERT_CLASS and model_type is None:
         raise checkpoint.error(f"there is no tokenizer.json, the only file from which bgert reads {name}")
-    if name in PLAIN_CLASSES or name in BERT_CLASSES or name in (XLMR_CLASS, CAMEMBERT_CLASS):
+    if name in PLAIN_CLASSES or name in BERT_CLASSES or name in (XLMR_CLASS, CAMEMBERT_CLASS, ROBERTA_CLASS):
         raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
     raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
 
@@ -116,7 +122,9 @@ def _read_bert(checkpoint: Checkpoint) -> TokenizerSpec:
     """What `transformers.BertTokenizer`, or `MPNetTokenizer`, makes of the folder."""
     mpnet = checkpoint.class_name == MPNET_CLASS
     if checkpoint.tokenizer:
-        vocab, size = _read_vocab(checkpoint)
+        vocab, size = checkpoint.read_vocab_object(
+            checkpoint.section("model").get("vocab"), "tokenizer.json: model.vocab"
+        )
     else:
         vocab, size = checkpoint.read_vocab_txt(checkpoint.folder / VOCAB_NAME)
     names = named_tokens(
@@ -159,7 +167,7 @@ def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
     if kind != "BertPreTokenizer":
         raise checkpoint.error(f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'")
     model = _read_model(checkpoint, normalizer)
-    vocab, size = _read_vocab(checkpoint)
+    vocab, size = checkpoint.read_vocab_object(checkpoint.section("model").get("vocab"), "tokenizer.json: model.vocab")
     if model.unk_token not in vocab:
         raise checkpoint.error(f"the vocabulary lacks the unk_token {model.unk_token!r}")
     added = AddedVocabulary(vocab, size)
@@ -182,25 +190,6 @@ def _read_model(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> WordPiece
     names = ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word")
     model = {name: section[name] for name in names if name in section}
     return build(WordPieceSettings, model | normalizer, f"{checkpoint.folder}: tokenizer.json")
-
-
-def _read_vocab(checkpoint: Checkpoint) -> tuple[list[str], int]:
-    """The tokens of the `model` section by id, and how many there are."""
-    raw = checkpoint.section("model").get("vocab")
-    if not isinstance(raw, dict) or not raw:
-        raise checkpoint.error("tokenizer.json: model.vocab is not an object with tokens")
-    vocab = [""] * (2 * len(raw))
-    for token, index in raw.items():
-        if type(index) is not int or not 0 <= index < len(vocab):
-            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} the id {index!r}")
-        if vocab[index]:
-            raise checkpoint.error(f"tokenizer.json: model.vocab gives {token!r} and {vocab[index]!r} one id, {index}")
-        if not token.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in token):
-            raise checkpoint.error(f"tokenizer.json: model.vocab: {token!r} holds a lone surrogate")
-        vocab[index] = token
-    while vocab and not vocab[-1]:
-        vocab.pop()
-    return vocab, len(raw)
 
 
 def _note_differences(

@@ -16,6 +16,7 @@ __all__ = [
     "CAMEMBERT_CLASS",
     "MPNET_CLASS",
     "PLAIN_CLASSES",
+    "ROBERTA_CLASS",
     "TYPED_CLASSES",
     "XLMR_CLASS",
     "Checkpoint",
@@ -35,6 +36,7 @@ MPNET_CLASS = "MPNetTokenizer"
 BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", MPNET_CLASS)
 XLMR_CLASS = "XLMRobertaTokenizer"
 CAMEMBERT_CLASS = "CamembertTokenizer"
+ROBERTA_CLASS = "RobertaTokenizer"
 TYPED_CLASSES = ("BertTokenizer", "ElectraTokenizer")
 """Those whose calls give token types unless `model_input_names` says otherwise."""
 PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
@@ -133,6 +135,27 @@ class Checkpoint:
         for index in repeated:
             lines[index] = ""
         return lines, len(places)
+
+    def read_vocab_object(self, raw: Any, where: str) -> tuple[list[str], int]:
+        """Tokens by id of an object from token to id, and how many there are.
+
+        Raises:
+            ModelFolderError: it is none, or gives ids that cannot be.
+        """
+        if not isinstance(raw, dict) or not raw:
+            raise self.error(f"{where} is not an object with tokens")
+        vocab = [""] * (2 * len(raw))
+        for token, index in raw.items():
+            if type(index) is not int or not 0 <= index < len(vocab):
+                raise self.error(f"{where} gives {token!r} the id {index!r}")
+            if vocab[index]:
+                raise self.error(f"{where} gives {token!r} and {vocab[index]!r} one id, {index}")
+            if not token.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in token):
+                raise self.error(f"{where}: {token!r} holds a lone surrogate")
+            vocab[index] = token
+        while vocab and not vocab[-1]:
+            vocab.pop()
+        return vocab, len(raw)
 
     def without_line_breaks(self, vocab: list[str]) -> list[str]:
         """The vocabulary without tokens that no text yields and no `vocab.txt` can hold."""

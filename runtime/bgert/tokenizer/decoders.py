@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bgert.tokenizer.checkpoint_files import Checkpoint
 
-__all__ = ["note_other_metaspace", "note_other_offsets", "note_other_wordpiece"]
+__all__ = ["note_other_byte_level", "note_other_metaspace", "note_other_offsets", "note_other_wordpiece"]
 
 
 def note_other_wordpiece(checkpoint: Checkpoint, prefix: str) -> None:
@@ -22,6 +22,12 @@ def note_other_metaspace(checkpoint: Checkpoint) -> None:
     plain = section.get("type") == "Metaspace" and section.get("replacement") == "\u2581"
     never = section.get("prepend_scheme") == "never" or section.get("add_prefix_space") is False
     _note(checkpoint, section, plain and not never)
+
+
+def note_other_byte_level(checkpoint: Checkpoint) -> None:
+    """Note a decoder that is not the one of byte-level BPE."""
+    section = checkpoint.section("decoder")
+    _note(checkpoint, section, section.get("type") == "ByteLevel")
 
 
 def note_other_offsets(checkpoint: Checkpoint) -> None:

@@ -7,17 +7,18 @@ Where the files of a checkpoint disagree, the spec follows `transformers.AutoTok
 from __future__ import annotations
 
 import reprlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bgert import checked_file
 from bgert.errors import ModelFolderError
 
-__all__ = ["AddedTokenSpec", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
+__all__ = ["AddedTokenSpec", "BpeSettings", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
 
 VOCAB_NAME = "vocab.txt"
 UNIGRAM_NAME = "unigram.bin"
+BPE_NAME = "bpe.bin"
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
 MOST_TOKENS = 2**21  # kMostTokens of runtime/src/tokenizer/text_model.h
 
@@ -75,12 +76,30 @@ class UnigramSettings:
 
 
 @dataclass(frozen=True)
+class BpeSettings:
+    """Byte-level BPE, as GPT-2 and what came after it have it."""
+
+    pattern: str
+    """What cuts a text into words, a name of `bgert.tokenizer.split_patterns`."""
+    nfc: bool = False
+    ignore_merges: bool = False
+    """A word that is a token needs no merges."""
+    add_prefix_space: bool = False
+    trim_offsets: bool = False
+    """`tokens` gives offsets without the spaces at the ends of a token."""
+    keep_first_space: bool = False
+    """With `trim_offsets`: but a single space at the beginning of the text stays."""
+    data: bytes = field(default=b"", repr=False)
+    """What `bpe.bin` holds, see `bgert.tokenizer.bpe_file`."""
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """Everything needed to build the native tokenizer."""
 
     kind: str
-    """`wordpiece` or `unigram`."""
-    model: WordPieceSettings | UnigramSettings
+    """`wordpiece`, `unigram` or `bpe`."""
+    model: WordPieceSettings | UnigramSettings | BpeSettings
     vocab: list[str]
     """Tokens by id; the empty string stands for an id that no text yields."""
     added_tokens: list[AddedTokenSpec]
@@ -95,6 +114,9 @@ class TokenizerSpec:
         """Write the vocabulary into a model folder and return the manifest's `tokenizer` section."""
         if isinstance(self.model, UnigramSettings):
             name, content, model = UNIGRAM_NAME, self.model.data, {}
+        elif isinstance(self.model, BpeSettings):
+            name, content, model = BPE_NAME, self.model.data, asdict(self.model)
+            del model["data"]
         else:
             name, content, model = VOCAB_NAME, vocab_txt(self.vocab), asdict(self.model)
         (Path(folder) / name).write_bytes(content)
@@ -115,7 +137,7 @@ class TokenizerSpec:
         """
         path = Path(folder)
         kind = section.get("kind")
-        if kind not in ("wordpiece", "unigram"):
+        if kind not in ("wordpiece", "unigram", "bpe"):
             raise ModelFolderError(f"{path}: tokenizer kind {kind!r} is unknown to this bgert: upgrade bgert")
         settings, files = section.get("settings"), section.get("files")
         if not isinstance(settings, dict) or not isinstance(files, list) or len(files) != 1:
@@ -124,9 +146,12 @@ class TokenizerSpec:
         if not isinstance(tokens, list):
             raise ModelFolderError(f"{path}: tokenizer.settings.added_tokens is not a list")
         where = f"{path}: tokenizer.settings"
-        model: WordPieceSettings | UnigramSettings
+        model: WordPieceSettings | UnigramSettings | BpeSettings
         if kind == "unigram":
             model, vocab = read_unigram(path / str(files[0]))
+        elif kind == "bpe":
+            model = build(BpeSettings, settings.get("model"), f"{where}.model")
+            model, vocab = read_bpe(path / str(files[0]), model)
         else:
             model = build(WordPieceSettings, settings.get("model"), f"{where}.model")
             vocab = read_vocab_txt(path / str(files[0]))
@@ -153,6 +178,22 @@ def read_unigram(path: Path) -> tuple[UnigramSettings, list[str]]:
     data = _read(path)
     try:
         return UnigramSettings(data), pieces(data)
+    except ValueError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def read_bpe(path: Path, model: BpeSettings) -> tuple[BpeSettings, list[str]]:
+    """The settings with what a `bpe.bin` holds, and its tokens by id.
+
+    Raises:
+        ModelFolderError: the file is missing or is none.
+    """
+    # Not at the top: a WordPiece tokenizer needs none of it.
+    from bgert.tokenizer.bpe_file import tokens
+
+    data = _read(path)
+    try:
+        return replace(model, data=data), tokens(data)
     except ValueError as error:
         raise ModelFolderError(f"{path}: {error}") from None
 
@@ -225,6 +266,7 @@ def read_json(path: Path) -> dict[str, Any]:
 _REPR = reprlib.Repr()  # values of any size, cut short
 _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
+    "bytes": (bytes,),
     "int": (int,),
     "bool": (bool,),
     "bool | None": (bool, type(None)),

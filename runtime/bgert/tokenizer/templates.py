@@ -28,13 +28,13 @@ def roberta_templates(cls_id: int, sep_id: int) -> tuple[TemplateSpec, TemplateS
     )
 
 
-def read_templates(checkpoint: Checkpoint) -> tuple[TemplateSpec, TemplateSpec]:
-    """The templates for one text and for a pair.
+def read_templates(checkpoint: Checkpoint, section: dict[str, Any] | None = None) -> tuple[TemplateSpec, TemplateSpec]:
+    """The templates for one text and for a pair, by the post-processor or the part of it that `section` is.
 
     Raises:
         ModelFolderError: the post-processor is one that bgert does not know.
     """
-    section = checkpoint.section("post_processor")
+    section = checkpoint.section("post_processor") if section is None else section
     kind = section.get("type")
     if kind is None:
         return TemplateSpec(prefix=[], suffix=[]), TemplateSpec(prefix=[], suffix=[], second_type=1)

@@ -18,7 +18,7 @@ from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
 from bgert.paths import existing_folder, user_path
 from bgert.tokenizer.chunking import Chunk, Chunker
 from bgert.tokenizer.results import Token, TokenBatch
-from bgert.tokenizer.spec import TemplateSpec, TokenizerSpec, UnigramSettings, check_spec
+from bgert.tokenizer.spec import BpeSettings, TemplateSpec, TokenizerSpec, UnigramSettings, check_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,6 +233,7 @@ class Tokenizer:
             raise InvalidOptionError(f"overlap is {overlap!r}: use a whole number below {room}")
         with NativeCall():
             _, offsets = self._model.encode_spans(text, split_special_tokens=False, as_hf=False)
+        offsets = offsets[offsets[:, 0] < offsets[:, 1]]  # others are of whitespace alone
         chunker = Chunker(text, offsets, lambda part: len(self.encode(part)))
         return chunker.chunks(room, limit, shared)
 
@@ -368,6 +369,8 @@ def _build_model(spec: TokenizerSpec) -> _native.TextModel:
         tokens.append(_native.AddedToken(token_id=flags.pop("id"), **flags))
     if isinstance(spec.model, UnigramSettings):
         return _native.UnigramModel(spec.model.data, added_tokens=tokens)
+    if isinstance(spec.model, BpeSettings):
+        return _native.BpeModel(**asdict(spec.model), added_tokens=tokens)
     return _native.WordPieceModel(spec.vocab, **asdict(spec.model), added_tokens=tokens)
 
 

@@ -59,7 +59,7 @@ void BertNormalizer::normalize(AlignedText& text) const {
 void WordPieceModel::encode_spans(std::string_view text, const SpanOptions& options,
                                   std::vector<TokenSpan>& spans) const {
   walk_spans(
-      text, raw_, normalized_, options.split_special_tokens, spans,
+      text, raw_, normalized_, options.split_special_tokens, append_to(spans),
       [this](AlignedText& part) { normalizer_.normalize(part); },
       [&](std::span<const AlignedChar> part) { add_words(part, spans); });
 }

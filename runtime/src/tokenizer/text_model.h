@@ -1,4 +1,4 @@
-// What every tokenizer model (WordPiece, Unigram) offers to the batch encoder.
+// What every tokenizer model (WordPiece, Unigram, byte-level BPE) offers to the batch encoder.
 #pragma once
 
 #include <cstddef>
@@ -48,7 +48,8 @@ struct TokenSpan {
 struct SpanOptions {
   bool split_special_tokens = false;
   /// HF loses count where a charsmap deletes the first characters of a text: its offsets after that are too small.
-  /// True: the same offsets; false: those of the characters that the tokens really come from.
+  /// True: the same offsets; false: those of the characters that the tokens really come from, whitespace left out where
+  /// tokens hold it (see bpe_model.h).
   bool as_hf = true;
 };
 

@@ -73,8 +73,8 @@ const char* UnigramPass::ascii_word(const char* p, const char* end) {
     std::memcpy(padded, p, length);
     key = LongWordKey::load(padded, length);
   }
-  UnigramCache::Set& set = scratch_.cache.set(key);
-  for (const UnigramCache::Entry& entry : set.ways) {
+  LongWordCache::Set& set = scratch_.cache.set(key);
+  for (const LongWordCache::Entry& entry : set.ways) {
     if (entry.key == key) {
       ids_.insert(ids_.end(), entry.ids, entry.ids + entry.count);
       return q;
@@ -208,7 +208,7 @@ void UnigramPass::finish_run() {
   to_ = content_;
   if (size <= LongWordKey::kMaxBytes && std::memchr(content_, 0, size) == nullptr) {
     const LongWordKey key = LongWordKey::load(content_, size);
-    for (const UnigramCache::Entry& entry : scratch_.cache.set(key).ways) {
+    for (const LongWordCache::Entry& entry : scratch_.cache.set(key).ways) {
       if (entry.key == key) {
         ids_.insert(ids_.end(), entry.ids, entry.ids + entry.count);
         return;
@@ -271,7 +271,7 @@ void UnigramPass::look_up(const LongWordKey& key, std::string_view marked) {
   const std::size_t before = ids_.size();
   scratch_.lattice.segment(parts_.unigram, marked, ids_);
   const std::size_t count = ids_.size() - before;
-  if (count <= UnigramCache::kMaxIds) UnigramCache::insert(scratch_.cache.set(key), key, ids_.data() + before, count);
+  if (count <= LongWordCache::kMaxIds) LongWordCache::insert(scratch_.cache.set(key), key, ids_.data() + before, count);
 }
 
 }  // namespace bgert

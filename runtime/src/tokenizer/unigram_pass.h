@@ -10,7 +10,7 @@
 #include "precompiled_charsmap.h"
 #include "text_model.h"
 #include "unigram.h"
-#include "unigram_cache.h"
+#include "long_word_cache.h"
 #include "unigram_lattice.h"
 #include "unigram_table.h"
 
@@ -20,7 +20,7 @@ namespace bgert {
 struct UnigramScratch final : TextModel::Scratch {
   static constexpr std::size_t kRoom = 4096;  // of a run, before it is passed on in parts
   static constexpr std::size_t kSlack = 64;   // more than any kMap entry and any key
-  UnigramCache cache;
+  LongWordCache cache;
   UnigramLattice lattice;
   std::vector<TokenId> pieces;
   std::string flagged;                   // what came before the buffer in a run that may hold a token

@@ -92,7 +92,7 @@ void UnigramModel::encode_spans(std::string_view text, const SpanOptions& option
                                 std::vector<TokenSpan>& spans) const {
   UnigramLattice lattice;
   walk_spans(
-      text, raw_, normalized_, options.split_special_tokens, spans,
+      text, raw_, normalized_, options.split_special_tokens, append_to(spans),
       [&](AlignedText& part) {
         if (charsmap_.empty()) return;
         const CharsmapChanges changes(charsmap_, to_utf8(part));

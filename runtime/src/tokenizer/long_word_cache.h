@@ -42,7 +42,7 @@ struct LongWordKey {
   }
 };
 
-class UnigramCache {
+class LongWordCache {
  public:
   static constexpr std::size_t kMaxIds = 7;
 
@@ -55,7 +55,7 @@ class UnigramCache {
     Entry ways[2];
   };
 
-  UnigramCache() : sets_(std::size_t{1} << kBits) {}
+  LongWordCache() : sets_(std::size_t{1} << kBits) {}
 
   Set& set(const LongWordKey& key) { return sets_[static_cast<std::size_t>(key.hash() >> (64 - kBits))]; }
 
