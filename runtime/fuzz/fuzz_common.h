@@ -1,4 +1,4 @@
-// What the fuzzers of the two models share: random text, and checks of any model.
+// What the fuzzers of the models share: random text, and checks of any model.
 #pragma once
 
 #include <algorithm>

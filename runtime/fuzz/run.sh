@@ -9,14 +9,14 @@ trap 'rm -rf "$build"' EXIT
 flags="-std=c++20 -O1 -g -Wall -Wextra -Werror -pthread -Isrc"
 cores=$(ls src/tokenizer/*.cpp)
 for sanitizer in address,undefined thread; do
-  for file in $cores fuzz/fuzz_wordpiece.cpp fuzz/fuzz_unigram.cpp; do
+  for file in $cores fuzz/fuzz_wordpiece.cpp fuzz/fuzz_unigram.cpp fuzz/fuzz_bpe.cpp; do
     echo "$file"
   done | xargs -P "$(nproc)" -I{} sh -c \
     "${CXX:-g++} $flags -fsanitize=$sanitizer -fno-sanitize-recover=all -c {} -o $build/\$(basename {}).o"
-  for fuzzer in fuzz_wordpiece fuzz_unigram; do
+  for fuzzer in fuzz_wordpiece fuzz_unigram fuzz_bpe; do
     mv "$build/$fuzzer.cpp.o" "$build/$fuzzer.main"
   done
-  for fuzzer in fuzz_wordpiece fuzz_unigram; do
+  for fuzzer in fuzz_wordpiece fuzz_unigram fuzz_bpe; do
     "${CXX:-g++}" -pthread -fsanitize=$sanitizer "$build"/*.o -x none "$build/$fuzzer.main" -o "$build/$fuzzer"
     echo "$fuzzer with -fsanitize=$sanitizer, seed $seed, $seconds s"
     "$build/$fuzzer" "$seed" "$seconds"
