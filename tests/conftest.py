@@ -96,6 +96,14 @@ def random_weights(config, seed=0):
 
 
 @pytest.fixture(scope="session")
+def bpe():
+    """Trains small byte-level BPE tokenizers: the module bpe_data."""
+    import bpe_data
+
+    return bpe_data
+
+
+@pytest.fixture(scope="session")
 def make_config():
     return config_of
 

@@ -147,12 +147,6 @@ def unigram():
 
 
 @pytest.fixture(scope="session")
-def bpe():
-    """Trains small byte-level BPE tokenizers."""
-    return import_from(Path(__file__).parent, "bpe_data")
-
-
-@pytest.fixture(scope="session")
 def charsmap(tool, unigram):
     """A charsmap with most of NFKC."""
     return tool("charsmap_builder").charsmap(unigram.rules())

@@ -90,6 +90,7 @@ def test_generated_text_of_all_planes(both, compare, rng):
     assert list(compare.differences(ours, theirs, texts, ours.pair_special_tokens + 12)) == []
 
 
+@pytest.mark.parametrize("both", ["roberta", "modernbert", "qwen2", "gpt4o"], indirect=True)
 def test_every_code_point_alone_and_inside_a_word(both):
     ours, theirs = both
     points = [chr(cp) for cp in range(0x110000) if not 0xD800 <= cp < 0xE000]
@@ -120,6 +121,10 @@ def test_random_ids_are_decoded_as_bytes(both, rng):
 def test_pairs_truncation_count_and_limits(both, compare, rng):
     ours, theirs = both
     texts = [*NASTY, *compare.Generator(rng.randrange(2**32)).texts(200)]
+    lengths = [len(encoding.ids) for encoding in theirs.encode_batch(texts)]
+    assert ours.count(texts).tolist() == lengths
+    # `tokenizers` keeps what it cuts off a pair: every part of one text with every part of the other.
+    texts = [text for text, length in zip(texts, lengths, strict=True) if length < compare.MOST_CUT_TOKENS]
     others = texts[::-1]
     for limit in (7, 16, 33):
         theirs.enable_truncation(limit)
@@ -129,8 +134,6 @@ def test_pairs_truncation_count_and_limits(both, compare, rng):
         assert batch.tolist() == [encoding.ids for encoding in single]
         assert batch.truncated.tolist() == [bool(encoding.overflowing) for encoding in single]
         assert ours.encode_batch(texts, others, max_length=limit).tolist() == [encoding.ids for encoding in pair]
-    lengths = [len(encoding.ids) for encoding in theirs.encode_batch(texts)]
-    assert ours.count(texts).tolist() == lengths
 
 
 def assert_same_by_file(folder, theirs, texts):
@@ -184,10 +187,10 @@ def test_words_of_any_length(both, rng):
 
 
 def test_one_word_of_megabytes_takes_no_square_of_time(bpe, tmp_path):
-    """Quadratic time would be hours; each of these is about a second."""
+    """Quadratic time would be hours; each of these is less than a second."""
     ours = Tokenizer(bpe.write(tmp_path / "model", bpe.roberta()))
     for unit in ("a", "ing", "é", "'s", "!", " ", "\n", "\0", "1"):
-        size = 2_000_000 // len(unit)
+        size = 1_000_000 // len(unit)
         ids = ours.encode(unit * size)
         assert ours.decode(ids, skip_special_tokens=True) == unit * size
 
