@@ -13,7 +13,8 @@ with as they be at this have from tokenizer tokenization encode
 encoding unbelievable HTTPServer parseXMLFile camelCase snake_case don't can't we're they've I'm she'll he'd IT'S 1234567
 2024 3.14159 12 café naïve straße résumé Ελληνικά ελλάδα привет москва Привет Москва МОСКВА שלום עולם مرحبا بالعالم
 नमस्ते दुनिया
-สวัสดีชาวโลก 日本語 中国人民 中华人民共和国 한국어 안녕하세요 カタカナ
+สวัสดีชาวโลก
+日本語 中国人民 中华人民共和国 한국어 안녕하세요 カタカナ
 ひらがな tiếng Việt ǅungla ﬁnal ½ ² Ⅷ ١٢٣
 🙂 👩‍👩‍👧 🇩🇪 ... !!! ?? () [] {} => -> != == /* */ // \\n \\t <div> </div> https://example.com/path?q=1
 """
