@@ -165,6 +165,26 @@ def make_reranker_checkpoint(write_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def write_m3():
+    """Puts the two heads of bge-m3 beside a checkpoint's weights."""
+
+    def write(folder, *, width=64, vectors=48, seed=9):
+        import torch
+
+        print(f"seed {seed}")
+        torch.manual_seed(seed)
+        for name, columns in (("sparse", 1), ("colbert", vectors)):
+            linear = torch.nn.Linear(width, columns)
+            with torch.no_grad():
+                linear.weight.mul_(0.2)
+                linear.bias.fill_(0.5)  # random networks have much the same state for every token
+            torch.save(linear.state_dict(), folder / f"{name}_linear.pt")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def sentence_transformers_files():
     """Builds the files of sentence-transformers for `make_checkpoint`."""
 

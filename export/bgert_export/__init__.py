@@ -43,7 +43,8 @@ def export(
         source: a checkpoint folder, or a hub id such as `BAAI/bge-small-en-v1.5`; a folder wins.
         destination: the model folder to make. It appears whole or not at all.
         revision: branch, tag or commit of a hub id.
-        pooling: `cls` or `mean`; None to take what the checkpoint or the table of known models says.
+        pooling: `cls`, `mean` or another of `bgert_export.pooling`, several joined by `+`; None to take what the
+            checkpoint or the table of known models says.
         normalize: whether vectors get length one; None as above.
         query_prompt: text before queries; "" for none, None as above.
         document_prompt: text before documents; as `query_prompt`.

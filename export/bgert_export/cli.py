@@ -28,7 +28,12 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("source", help="checkpoint folder, or hub id; a folder wins")
     export.add_argument("-o", "--output", required=True, metavar="DIR", help="model folder to make")
     export.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
-    export.add_argument("--pooling", choices=("cls", "mean"), help="where the checkpoint does not say, or against it")
+    export.add_argument(
+        "--pooling",
+        metavar="NAME",
+        help="where the checkpoint does not say, or against it: cls, mean, max, mean_sqrt_len_tokens, weightedmean, "
+        "lasttoken, or several joined by +; splade, splade_sum, splade_log1p",
+    )
     normalize = export.add_mutually_exclusive_group()
     normalize.add_argument("--normalize", action="store_true", default=None, help="vectors of length one")
     normalize.add_argument("--no-normalize", action="store_false", dest="normalize", help="vectors as pooled")

@@ -16,13 +16,14 @@ from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
 from bgert_export.tables import check_tables, without_unread_types
 from bgert_export.targets import TARGETS, Job, check_targets
+from bgert_export.token_heads import FILES, read_token_heads
 from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.traced.target import check_via, write_traced
 from bgert_export.verification.torch_reference import require_torch
 from bgert_export.verification.verify import verify_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from bgert.model_folder import GraphEntry
@@ -69,12 +70,18 @@ def export_checkpoint(
     else:
         checkpoint = TracedCheckpoint.open(located, via=via)
     settings = decide(checkpoint, options)
+    if isinstance(checkpoint, Checkpoint) and checkpoint.architecture.kind == "encoder" and not settings.mlm_head:
+        settings.token_heads = read_token_heads(checkpoint, normalize=settings.normalize)
     spec = without_unread_types(read_checkpoint(checkpoint.transformer_folder), checkpoint.architecture)
     check_tables(spec, checkpoint.architecture)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
     if isinstance(checkpoint, Checkpoint):
-        choices += _unused(checkpoint)
+        choices += _unused(checkpoint, settings.mlm_head.used if settings.mlm_head is not None else frozenset())
+    if settings.token_heads:
+        names = [head.entry.name for head in settings.token_heads]
+        why = f"the checkpoint has {' and '.join(FILES.values())}; in graphs for the CPU, others give dense alone"
+        choices.append(Choice("token_outputs", names, why))
     if not verify:
         choices.append(Choice("verify", False, "asked for: the graph was not compared with PyTorch"))
     for choice in choices:
@@ -108,15 +115,15 @@ def export_checkpoint(
     return manifest
 
 
-def _unused(checkpoint: Checkpoint) -> list[Choice]:
-    """What the checkpoint holds and the graph does not.
+def _unused(checkpoint: Checkpoint, read: Collection[str]) -> list[Choice]:
+    """What the checkpoint holds and the graph does not, but for weights that were `read` besides.
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
     """
     checkpoint.network.check_finite()
     choices = []
-    if unused := checkpoint.network.weight_map.unused:
+    if unused := [name for name in checkpoint.network.weight_map.unused if name not in read]:
         choices.append(Choice("unused_weights", unused, "the graph has no use for them"))
     if layers := checkpoint.network.weight_map.unused_layers:
         count = checkpoint.architecture.num_hidden_layers
@@ -173,9 +180,10 @@ def _manifest(
         graphs=graphs,
         pooling=settings.pooling,
         normalize=settings.normalize,
-        dimensions=architecture.hidden_size if encoder else None,
+        dimensions=settings.dimensions(architecture.hidden_size) if encoder else None,
         num_labels=architecture.num_labels,
         prompts=settings.prompts,
         default_prompt=settings.default_prompt,
         choices=settings.choices,
+        token_outputs=[head.entry for head in settings.token_heads],
     )

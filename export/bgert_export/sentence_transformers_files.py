@@ -7,12 +7,15 @@ others. Anything there that bgert would not reproduce is an error, not ignored.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bgert import checked_file
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
+from bgert_export.pooling import joined, modes_of
+from bgert_export.projections import Projection, read_projection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,7 @@ __all__ = [
     "PROMPTS",
     "SentenceTransformersFiles",
     "StatedKind",
+    "dense_folders",
     "no_prompt_outside_pooling",
     "read_json",
     "stated_kind",
@@ -42,13 +46,17 @@ _OLD_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_POOLINGS = ("cls", "mean")
 _HARMLESS = {"max_seq_length", "do_lower_case", "unpad_inputs"}
 _REQUIRED_VALUES: dict[str, dict[str, Any]] = {
     "encoder": {
         "transformer_task": "feature-extraction",
         "module_output_name": "token_embeddings",
         "modality_config": "last_hidden_state",
+    },
+    "sparse": {
+        "transformer_task": "fill-mask",
+        "module_output_name": "token_embeddings",
+        "modality_config": "logits",
     },
     "reranker": {
         "transformer_task": "sequence-classification",
@@ -57,7 +65,8 @@ _REQUIRED_VALUES: dict[str, dict[str, Any]] = {
     },
 }
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-_CLASSES = {"SentenceTransformer": "encoder", "CrossEncoder": "reranker"}
+_CLASSES = {"SentenceTransformer": "encoder", "SparseEncoder": "encoder", "CrossEncoder": "reranker"}
+_SPLADES = {("max", "relu"): "splade", ("sum", "relu"): "splade_sum", ("max", "log1p_relu"): "splade_log1p"}
 ALWAYS_THERE = ("query", "document")
 """Prompts that every encoder of sentence-transformers 6 has, empty if the file does not say."""
 
@@ -76,7 +85,7 @@ class SentenceTransformersFiles:
     """The settings of a checkpoint that has a `modules.json`."""
 
     pooling: str | None
-    """`cls` or `mean`; None for rerankers, and where the folder of Pooling is missing."""
+    """As `bgert_export.pooling`; None for rerankers, and where the folder of Pooling is missing."""
     pooling_file: str
     """Where that is said, for messages."""
     normalize: bool
@@ -92,6 +101,8 @@ class SentenceTransformersFiles:
     """Rerankers: the class that `CrossEncoder.predict` puts over the logits."""
     similarity: str | None = None
     """Encoders: what `SentenceTransformer.similarity` computes; None if not said."""
+    projections: tuple[Projection, ...] = ()
+    """Dense layers behind pooling."""
 
     @classmethod
     def read(
@@ -123,7 +134,8 @@ class SentenceTransformersFiles:
             return None  # CrossEncoder takes the network of such a folder and none of its settings
         if kind == "encoder" and len(modules) < 2:
             raise _unsupported(["Transformer"])
-        length, length_file = _transformer(folder, modules[0][1], lowercase, kind)
+        sparse = modules[-1][0] == "SpladePooling"
+        length, length_file = _transformer(folder, modules[0][1], lowercase, "sparse" if sparse else kind)
         config = read_json(folder, PROMPTS)
         prompts, default = _prompts(config, ALWAYS_THERE if kind == "encoder" else ())
         if kind == "reranker":
@@ -135,7 +147,9 @@ class SentenceTransformersFiles:
             )
         pooling_file = str(PurePosixPath(modules[1][1]) / "config.json")
         pooling, include_prompt = None, True
-        if (folder / pooling_file).exists():
+        if sparse:
+            pooling = _splade(folder, pooling_file)
+        elif (folder / pooling_file).exists():
             pooling, include_prompt = _pooling(folder, pooling_file, hidden_size)
         elif not pooling_asked:
             raise CheckpointError(
@@ -146,13 +160,16 @@ class SentenceTransformersFiles:
         return cls(
             pooling=pooling,
             pooling_file=pooling_file,
-            normalize=len(modules) > 2,
+            normalize=modules[-1][0] == "Normalize",
             max_seq_length=length,
             length_file=length_file,
             prompts=prompts,
             default_prompt=default,
             include_prompt=include_prompt,
             similarity=name if (name := config.get("similarity_fn_name")) in _SIMILARITIES else None,
+            projections=()
+            if sparse
+            else _projections(folder, modules, hidden_size * len(modes_of(pooling or "cls")), pooling is None),
         )
 
 
@@ -185,6 +202,13 @@ def stated_kind(folder: Path) -> StatedKind | None:
     return None
 
 
+def dense_folders(folder: Path) -> list[Path]:
+    """The folders of the modules Dense, in order; none without `modules.json`."""
+    if not (folder / MODULES).is_file():
+        return []
+    return [folder / path for name, path in _modules(folder) if name == "Dense"]
+
+
 def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, Any]:
     """Decode a JSON object of a checkpoint; {} if there is no such file.
 
@@ -203,7 +227,7 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Type and folder of Transformer alone, or of Transformer, Pooling and perhaps Normalize, in this order."""
+    """Type and folder of Transformer alone, or of Transformer, Pooling, any Dense and perhaps Normalize, in order."""
     damaged = CheckpointError(f"{folder / MODULES} is not a list of modules: download it again")
     try:
         entries = checked_file.read_json(folder / MODULES, CheckpointError)
@@ -212,11 +236,13 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         raise damaged from None
     names = [kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else kind for kind, _ in found]
     for name in names:
-        if name not in ("Transformer", "Pooling", "Normalize"):
+        if name not in ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense", "Normalize"):
             raise UnsupportedCheckpointError(
-                f"{MODULES}: the module {name} is not supported: bgert exports Transformer, Pooling and Normalize"
+                f"{MODULES}: the module {name} is not supported: bgert exports Transformer, Pooling, Dense, Normalize "
+                "and SpladePooling"
             )
-    if names not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    orders = "Transformer(,Pooling(,Dense)*(,Normalize)?)?|(MLM)?Transformer,SpladePooling"
+    if not re.fullmatch(orders, ",".join(names)):
         raise _unsupported(names)
     for _, path in found:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -227,7 +253,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
 def _unsupported(names: list[str]) -> UnsupportedCheckpointError:
     return UnsupportedCheckpointError(
         f"{MODULES}: the modules {', '.join(names)} are not supported in this order: bgert exports Transformer, "
-        "Pooling and, after them, Normalize"
+        "Pooling and, after them, Dense and Normalize"
     )
 
 
@@ -277,12 +303,42 @@ def _pooling(folder: Path, name: str, hidden_size: int) -> tuple[str, bool]:
     if mode is None:
         mode = [new for old, new in _OLD_POOLING.items() if config.get(old)] or ["mean"]
     modes = [mode] if isinstance(mode, str) else mode
-    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise UnsupportedCheckpointError(f"{name}: the pooling {modes!r} is not supported: bgert has cls and mean")
+    try:
+        pooling = joined(modes)
+    except (ValueError, TypeError):
+        raise UnsupportedCheckpointError(f"{name}: the pooling {modes!r} is not supported") from None
     width = config.get("embedding_dimension", config.get("word_embedding_dimension", hidden_size))
     if width != hidden_size:
         raise CheckpointError(f"{name}: embedding dimension {width!r}, but config.json has hidden_size {hidden_size}")
-    return str(modes[0]), bool(config.get("include_prompt", True))
+    return pooling, bool(config.get("include_prompt", True))
+
+
+def _splade(folder: Path, name: str) -> str:
+    config = read_json(folder, name, required=True)
+    how = (config.get("pooling_strategy", "max"), config.get("activation_function", "relu"))
+    if how not in _SPLADES:
+        raise UnsupportedCheckpointError(f"{name}: {how[0]!r} of {how[1]!r} is not supported: bgert has {[*_SPLADES]}")
+    return _SPLADES[how]
+
+
+def _projections(
+    folder: Path, modules: list[tuple[str, str]], width: int, pooling_unknown: bool
+) -> tuple[Projection, ...]:
+    """The modules Dense, the first of which takes `width` numbers; where no pooling says so, what it says itself."""
+    found: list[Projection] = []
+    for name, path in modules[2:]:
+        where = str(PurePosixPath(path) / "config.json")
+        if name == "Normalize":
+            for key, value in read_json(folder, where).items():
+                if key in ("module_input_name", "module_output_name") and value not in (None, "sentence_embedding"):
+                    raise UnsupportedCheckpointError(f"{where}: {key} {value!r} is not supported")
+            continue
+        config = read_json(folder, where, required=True)
+        if pooling_unknown and not found and isinstance(config.get("in_features"), int):
+            width = config["in_features"]
+        found.append(read_projection(folder / path, path, config, width, "sentence_embedding"))
+        width = found[-1].columns
+    return tuple(found)
 
 
 def _prompts(config: dict[str, Any], always: tuple[str, ...]) -> tuple[dict[str, str], str | None]:

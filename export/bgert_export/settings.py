@@ -17,6 +17,8 @@ from bgert.model_folder import Choice
 from bgert.tokenizer.checkpoint_files import stated_limit
 from bgert_export.errors import CheckpointError, UndecidedError
 from bgert_export.known_models import KnownModel, find_known
+from bgert_export.mlm_head import read_mlm_head
+from bgert_export.pooling import POOLINGS, SPLADES, modes_of
 from bgert_export.sentence_transformers_files import (
     ALWAYS_THERE,
     MODULES,
@@ -27,10 +29,13 @@ from bgert_export.sentence_transformers_files import (
 
 if TYPE_CHECKING:
     from bgert_export.checkpoint import CheckpointFolder
+    from bgert_export.mlm_head import MlmHead
+    from bgert_export.network import Network
+    from bgert_export.projections import Projection
+    from bgert_export.token_heads import TokenHead
 
 __all__ = ["ASKED", "Options", "Settings", "decide"]
 
-POOLINGS = ("cls", "mean")
 ASKED = "asked for"
 """How the reason of a choice begins that the caller made."""
 
@@ -51,7 +56,7 @@ class Settings:
     """What was decided."""
 
     pooling: str | None
-    """`cls` or `mean`; None for rerankers."""
+    """As `bgert_export.pooling`; None for rerankers."""
     normalize: bool
     max_tokens: int
     prompts: dict[str, str] = field(default_factory=dict)
@@ -61,6 +66,18 @@ class Settings:
     """Encoders: what sentence-transformers compares vectors by."""
     activation: str | None = None
     """Rerankers: the class of torch that `CrossEncoder.predict` puts over the logits."""
+    projections: tuple[Projection, ...] = ()
+    """Dense layers behind pooling."""
+    mlm_head: MlmHead | None = None
+    """What SPLADE's poolings take their scores from."""
+    token_heads: tuple[TokenHead, ...] = ()
+    """What is given for every token besides."""
+
+    def dimensions(self, hidden_size: int) -> int:
+        """Numbers in a vector of an encoder."""
+        if self.mlm_head is not None:
+            return len(self.mlm_head.decoder[1])
+        return self.projections[-1].columns if self.projections else hidden_size * len(modes_of(self.pooling or "cls"))
 
     @property
     def default_prefix(self) -> str:
@@ -76,8 +93,14 @@ def decide(checkpoint: CheckpointFolder, options: Options) -> Settings:
         InvalidOptionError: an option does not fit the model.
         UnsupportedCheckpointError, CheckpointError: from the sentence-transformers files.
     """
-    if options.pooling not in (None, *POOLINGS):
-        raise InvalidOptionError(f"unknown pooling {options.pooling!r}: use {' or '.join(POOLINGS)}")
+    if options.pooling not in (None, *SPLADES):
+        try:
+            modes_of(options.pooling)
+        except (ValueError, AttributeError):
+            raise InvalidOptionError(
+                f"unknown pooling {options.pooling!r}: use {', '.join(POOLINGS)}, or several joined by +, or "
+                f"{', '.join(SPLADES)}"
+            ) from None
     return _Decision(checkpoint, options).settings()
 
 
@@ -85,6 +108,7 @@ class _Decision:
     def __init__(self, checkpoint: CheckpointFolder, options: Options) -> None:
         self._options = options
         self._architecture = checkpoint.architecture
+        self._network: Network | None = getattr(checkpoint, "network", None)
         self._config = checkpoint.config
         self._tokenizer = checkpoint.tokenizer_config
         self._choices: list[Choice] = []
@@ -112,6 +136,7 @@ class _Decision:
     def settings(self) -> Settings:
         pooling, normalize = None, False
         similarity = activation = None
+        projections: tuple[Projection, ...] = ()
         if self._architecture.kind == "encoder":
             files, known = self._files, self._known
             pooling = str(
@@ -120,9 +145,11 @@ class _Decision:
                     self._options.pooling,
                     (files.pooling, files.pooling_file) if files and files.pooling else None,
                     known.pooling if known else None,
-                    "--pooling cls or --pooling mean",
+                    "--pooling cls, --pooling mean or another",
                 )
             )
+            if pooling in SPLADES:
+                return self._splade(pooling)
             normalize = bool(
                 self._pick(
                     "normalize",
@@ -134,6 +161,7 @@ class _Decision:
                     "--normalize or --no-normalize",
                 )
             )
+            projections = self._projections(pooling)
             prompts, default = self._encoder_prompts()
             similarity = (files.similarity if files else None) or "cosine"
         else:
@@ -144,7 +172,33 @@ class _Decision:
             prompts, default = self._reranker_prompts()
             activation = self._activation()
         max_tokens = self._max_tokens()
-        return Settings(pooling, normalize, max_tokens, prompts, default, self._choices, similarity, activation)
+        return Settings(
+            pooling, normalize, max_tokens, prompts, default, self._choices, similarity, activation, projections
+        )
+
+    def _splade(self, pooling: str) -> Settings:
+        """A SPLADE model's, whose vectors nothing follows."""
+        if self._options.normalize:
+            raise InvalidOptionError(f"normalisation does not go with the pooling {pooling}")
+        if self._network is None:
+            raise InvalidOptionError(f"the pooling {pooling} does not go with --via")
+        head = read_mlm_head(self._network, self._config)
+        prompts, default = self._encoder_prompts()
+        settings = Settings(pooling, False, self._max_tokens(), prompts, default, self._choices, "dot")
+        settings.mlm_head = head
+        return settings
+
+    def _projections(self, pooling: str) -> tuple[Projection, ...]:
+        found = self._files.projections if self._files else ()
+        if found:
+            width = len(modes_of(pooling)) * self._architecture.hidden_size
+            if found[0].weight.shape[1] != width:
+                raise InvalidOptionError(
+                    f"the pooling {pooling} gives {width} numbers, and the checkpoint's Dense takes "
+                    f"{found[0].weight.shape[1]}"
+                )
+            self._say("dense", [layer.described() for layer in found], f"{MODULES} has Dense")
+        return found
 
     def _say(self, name: str, value: Any, why: str) -> None:
         self._choices.append(Choice(name, value, why))

@@ -12,6 +12,7 @@ import bgert
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
+from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs import cpu, cuda, cuda_fused, portable, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
@@ -45,11 +46,22 @@ def _write(job: Job, target: str, precision: str, module: ModuleType, /, *argume
     """Run one of the writers, which have one interface but for what comes in `arguments` and `options`."""
     network, settings = job.checkpoint.network, job.settings
     options["version"] = bgert.__version__
+    if settings.mlm_head is not None and module is not cpu:
+        raise UnsupportedCheckpointError(
+            f"the pooling {settings.pooling} has no target {target}: export the target cpu"
+        )
     if settings.pooling is None:
         written = module.write_reranker(network, job.folder, *arguments, **options)
     else:
         written = module.write_encoder(
-            network, job.folder, *arguments, pooling=settings.pooling, normalize=settings.normalize, **options
+            network,
+            job.folder,
+            *arguments,
+            pooling=settings.pooling,
+            projections=settings.projections,
+            **({"heads": settings.token_heads, "mlm_head": settings.mlm_head} if module is cpu else {}),
+            normalize=settings.normalize,
+            **options,
         )
     return GraphEntry(
         target=target,
@@ -61,6 +73,7 @@ def _write(job: Job, target: str, precision: str, module: ModuleType, /, *argume
         ir_version=module.IR_VERSION,
         minimum_engine=module.MINIMUM_ENGINE,
         parity=None,
+        token_outputs=[head.entry.name for head in settings.token_heads] if module is cpu else [],
     )
 
 
@@ -104,7 +117,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             write,
             max_tokens=job.settings.max_tokens,
             prefix=job.settings.default_prefix,
-            cls=job.settings.pooling != "mean",
+            cls=job.settings.pooling in (None, "cls", "lasttoken") and not job.settings.token_heads,
             floor=job.int8_floor,
             say=job.say,
         )

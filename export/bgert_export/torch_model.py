@@ -10,7 +10,10 @@ from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["load_model", "reads_token_types", "torch_class", "transformers_config"]
+__all__ = ["MASKED_LM", "load_model", "reads_token_types", "torch_class", "transformers_config"]
+
+
+MASKED_LM = "masked language model"
 
 
 def transformers_config(folder: Path) -> Any:
@@ -37,7 +40,7 @@ def transformers_config(folder: Path) -> Any:
 
 
 def torch_class(config: Any, kind: str) -> Any:
-    """The class of transformers for an `encoder` or a `reranker`.
+    """The class of transformers for an `encoder`, a `reranker` or a MASKED_LM.
 
     Raises:
         UnsupportedCheckpointError: there is none.
@@ -45,7 +48,11 @@ def torch_class(config: Any, kind: str) -> Any:
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
-    names = auto.MODEL_MAPPING_NAMES if kind == "encoder" else auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    names = {
+        "encoder": auto.MODEL_MAPPING_NAMES,
+        "reranker": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        MASKED_LM: auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    }[kind]
     name = names.get(config.model_type)
     if not isinstance(name, str) or getattr(config, "is_encoder_decoder", False):
         raise UnsupportedCheckpointError(

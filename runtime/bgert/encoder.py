@@ -12,6 +12,7 @@ from bgert.inputs import as_iterable, as_list, naming
 from bgert.joined_calls import JoinedCalls
 from bgert.lifecycle import never_copied
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.output_run import available_outputs, first_of, run_outputs
 from bgert.progress import progress_bar, token_bar
 from bgert.results import Embeddings, convert, cosines, dtype_name, output_shape, shorten
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bgert.option_types import Dtype
+    from bgert.outputs import EncoderOutputs
     from bgert.results import RunInfo
     from bgert.runner import Window
     from bgert.tokenizer import TokenBatch
@@ -115,6 +117,44 @@ class Encoder(Model):
 
     encode_query = encode_queries
     encode_document = encode_corpus
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What `encode_outputs` can give on this device: `dense`, `sparse`, `multi_vector`."""
+        return available_outputs(self)
+
+    def encode_outputs(
+        self,
+        texts: str | Iterable[str],
+        outputs: str | Iterable[str] | None = None,
+        *,
+        prompt: str | None = None,
+        prefix: str | None = None,
+        max_length: int | None = None,
+        show_progress: bool | None = None,
+    ) -> EncoderOutputs:
+        """Dense, sparse and multi-vector outputs of one text or a list of texts, of one run of the model.
+
+        bge-m3 has all three, a SPLADE model the sparse one, most encoders the dense one alone.
+
+        Args:
+            texts: as in `encode`.
+            outputs: names of `outputs`; None for all of them.
+            prompt: as in `encode`.
+            prefix: as in `encode`.
+            max_length: as in `encode`.
+            show_progress: as in `encode`.
+
+        Raises:
+            InvalidOptionError: an output that the model does not have on this device, or as in `encode`.
+            InvalidTextError: as in `encode`.
+            NonFiniteOutputError: as in `encode`.
+        """
+        before = self.text_before(prompt, prefix)
+        items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
+        found = run_outputs(self, items, outputs, before, max_length, show_progress)
+        warn_truncated(found.info.truncated, max_length or self.max_length)
+        return first_of(found) if isinstance(texts, str) else found
 
     def similarity(self, queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
         """Cosines of every query with every document, as `similarity` of sentence-transformers.

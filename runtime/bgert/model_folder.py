@@ -37,6 +37,7 @@ __all__ = [
     "GraphEntry",
     "Manifest",
     "Parity",
+    "TokenOutput",
     "read_entry",
     "sha256_of",
     "verify_files",
@@ -72,7 +73,8 @@ class CallParity:
     """How far a call of the runtime is from the same call of another library on the checkpoint's folder."""
 
     call: str
-    """`encode`, `encode_queries`, `encode_corpus` or `score`."""
+    """`encode`, `encode_queries`, `encode_corpus` or `score`; or an output that is beside PyTorch's, `sparse` or
+    `multi_vector`."""
     reference: str
     """Library, version and call."""
     count: int
@@ -126,11 +128,30 @@ class GraphEntry:
     """None when the export was told not to verify."""
     floor: float | None = None
     """int8: the least mean cosine to PyTorch (rerankers: correlation of scores) that the exporter of it accepted."""
+    token_outputs: list[str] = field(default_factory=list)
+    """Names of the manifest's `token_outputs` that the graph has, behind `output` and in this order."""
 
     @property
     def padded(self) -> bool:
         """Whether its inputs are rows and columns [B, S] instead of packed rows [T]."""
         return "attention_mask" in self.inputs
+
+
+@dataclass(frozen=True)
+class TokenOutput:
+    """What graphs give for every token of a text, beside one row a text."""
+
+    name: str
+    """`sparse` (a weight a token) or `multi_vector` (a vector a token)."""
+    output: str
+    """The graphs' output, float32[tokens, columns]."""
+    columns: int
+    size: int | None = None
+    """`sparse`: numbers of a vector of all ids, of which most are 0."""
+    skip_first: int = 0
+    """Tokens at the start of a text that are left out."""
+    skip_ids: list[int] = field(default_factory=list)
+    """Ids that are left out wherever they are."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,8 @@ class Manifest:
     """Longest input in tokens, special tokens counted, unless the caller asks for more: `positions` is the end."""
     graphs: list[GraphEntry]
     pooling: str | None = None
-    """`cls` or `mean`; None for rerankers."""
+    """`cls`, `mean` or another name of sentence-transformers, several joined by `+`; `splade` and its kin, whose
+    vectors are as long as the vocabulary; None for rerankers."""
     normalize: bool = False
     """Whether the graph L2-normalises its output."""
     dimensions: int | None = None
@@ -174,6 +196,8 @@ class Manifest:
     default_prompt: str | None = None
     """Name of the prompt that plain `encode` uses, and `score`."""
     choices: list[Choice] = field(default_factory=list)
+    token_outputs: list[TokenOutput] = field(default_factory=list)
+    """What graphs can give for every token beside their embeddings."""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
@@ -246,6 +270,11 @@ class Manifest:
         rows = self.architecture.get("max_position_embeddings", self.max_tokens)
         if (longest := rows - self.architecture.get("position_offset", 0)) < self.max_tokens:
             return f"max_tokens is {self.max_tokens}, and the model has positions for {longest}"
+        named = [entry.name for entry in self.token_outputs]
+        if len(set(named)) < len(named):
+            return "two token_outputs have one name"
+        if unknown := [name for graph in self.graphs for name in graph.token_outputs if name not in named]:
+            return f"a graph has the output {reprlib.repr(unknown[0])}, which is none of token_outputs"
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
             return f"the default prompt {reprlib.repr(self.default_prompt)} is none of the prompts"
         return None
@@ -373,7 +402,13 @@ def _build(raw: dict[str, Any]) -> Manifest:
         nested = {"files": _entries(graph["files"]), "parity": _parity(graph["parity"])}
         graphs.append(GraphEntry(**graph | nested))
     choices = [Choice(**choice) for choice in raw["choices"]]
-    built = {"tokenizer_files": _entries(raw["tokenizer_files"]), "graphs": graphs, "choices": choices}
+    outputs = [TokenOutput(**output) for output in raw.get("token_outputs", [])]
+    built = {
+        "tokenizer_files": _entries(raw["tokenizer_files"]),
+        "graphs": graphs,
+        "choices": choices,
+        "token_outputs": outputs,
+    }
     return Manifest(**raw | built)
 
 

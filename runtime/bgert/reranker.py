@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from bgert.option_types import Device, Mode, Pair, Precision
     from bgert.tokenizer import TokenBatch
 
-__all__ = ["Reranker", "logistic"]
+    ScoreKind = Literal["logit", "sigmoid", "softmax"]
+
+__all__ = ["Reranker", "logistic", "softmax_of"]
 
 
 class Cut(NamedTuple):
@@ -90,6 +92,7 @@ class Reranker(Model):
         truncation: Truncation | None = None,
         query_max_length: int | None = None,
         sigmoid: bool = False,
+        softmax: bool = False,
         show_progress: bool | None = None,
     ) -> Scores:
         """Score pairs of (query, document).
@@ -106,17 +109,18 @@ class Reranker(Model):
             query_max_length: tokens of a query by `flag_embedding`, as in the constructor; None for
                 `self.query_max_length`.
             sigmoid: scores from 0 to 1 instead of raw logits. In float32 all logits from about 17 on become 1.0.
+            softmax: probabilities of a model's several labels instead of raw logits, which add up to 1.
             show_progress: a progress bar; None for one on long work in a terminal or a notebook.
 
         Returns:
-            float32[n] in the caller's order, raw logits unless `sigmoid`; float32[n, num_labels] for a model with
+            float32[n] in the caller's order, raw logits unless told otherwise; float32[n, num_labels] for a model with
             several labels; without the n for one pair. Its `info` tells score kind, truncation, device, precision
             and which pairs were cut.
 
         Raises:
             InvalidTextError: an item is not a pair of `str`, or a side that is not to be cut leaves the other no room.
-            InvalidOptionError: an unknown prompt or truncation, a length out of range, or `query_max_length` without
-                `flag_embedding`.
+            InvalidOptionError: an unknown prompt or truncation, a length out of range, `query_max_length` without
+                `flag_embedding`, or `softmax` with `sigmoid` or for a model of one label.
             NonFiniteOutputError: the model produced NaN or infinity.
         """
         items: Any = as_list(pairs, "pairs", "(query, document)", 2)
@@ -126,7 +130,8 @@ class Reranker(Model):
             items = [pairs]
         before = self.text_before(prompt, prefix)
         cut = self._truncation(max_length, truncation, query_max_length)
-        scores = self._score(items, len(items), before, cut, sigmoid, show_progress, _pair_place)
+        kind = self._score_kind(sigmoid=sigmoid, softmax=softmax)
+        scores = self._score(items, len(items), before, cut, kind, show_progress, _pair_place)
         warn_truncated(scores.info.truncated, cut.max_length)
         return Scores.of(scores[0], scores.info) if single else scores
 
@@ -176,7 +181,7 @@ class Reranker(Model):
         pairs = ((query, document) for document in documents)
         before = self.text_before(prompt, prefix)
         cut = self._truncation(max_length, truncation, query_max_length)
-        logits = self._score(pairs, len(documents), before, cut, False, show_progress, _rank_place)
+        logits = self._score(pairs, len(documents), before, cut, "logit", show_progress, _rank_place)
         warn_truncated(logits.info.truncated, cut.max_length)
         best = np.argsort(-np.asarray(logits), kind="stable")[:top_k]  # sigmoids of large logits are all 1.0
         scores = logistic(np.asarray(logits)) if sigmoid else logits
@@ -188,7 +193,7 @@ class Reranker(Model):
         count: int,
         prefix: str,
         cut: Cut,
-        sigmoid: bool,
+        kind: ScoreKind,
         show_progress: bool | None,
         place: Callable[[str, int], str],
     ) -> Scores:
@@ -208,8 +213,8 @@ class Reranker(Model):
                 tokens += window.tokens
                 padding += window.plan.padding
                 done = stop
-        if sigmoid:
-            rows = logistic(rows)
+        if kind != "logit":
+            rows = (logistic if kind == "sigmoid" else softmax_of)(rows)
         info = ScoreInfo(
             self.device,
             self.precision,
@@ -220,10 +225,16 @@ class Reranker(Model):
             tokenize_seconds=tokenizing,
             run_seconds=running,
             verified=self.verified,
-            score_kind="sigmoid" if sigmoid else "logit",
+            score_kind=kind,
             truncation=cut.truncation,
         )
         return Scores.of(rows[:, 0] if self.num_labels == 1 else rows, info)
+
+    def _score_kind(self, *, sigmoid: bool, softmax: bool) -> ScoreKind:
+        if softmax and (sigmoid or self.num_labels == 1):
+            why = "sigmoid is too" if sigmoid else "this model has one label, whose softmax is 1: pass sigmoid"
+            raise InvalidOptionError(f"softmax is asked for and {why}")
+        return "sigmoid" if sigmoid else "softmax" if softmax else "logit"
 
     def _truncation(self, max_length: int | None, truncation: str | None, query_max_length: int | None) -> Cut:
         """How a call cuts, which without a word is what the constructor was told."""
@@ -291,4 +302,11 @@ def logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) without overflow at either end."""
     small = np.exp(-np.abs(logits))
     result: NDArray[np.float32] = np.where(logits >= 0, 1, small) / (1 + small)
+    return result
+
+
+def softmax_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the labels of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
     return result

@@ -56,7 +56,7 @@ class ScoreInfo(RunInfo):
     """How scores came about."""
 
     score_kind: str
-    """`logit` (raw) or `sigmoid`."""
+    """`logit` (raw), `sigmoid` or `softmax`."""
     truncation: str
     """The convention by which long pairs were cut."""
 

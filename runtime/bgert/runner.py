@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Store = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
 
-__all__ = ["Runner", "Window"]
+__all__ = ["Runner", "Window", "check_rows"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -134,13 +134,30 @@ class Runner:
         return Window(reorder(batch, plan.order), plan, truncated, first)
 
     def run(self, window: Window, store: Store, advance: Advance | None = None, units: int | None = None) -> None:
-        """Run every batch and hand its rows to `store` with their indices in the window.
-
-        `advance` gets `units`, or the window's texts, in shares by tokens: long texts run first, and a bar that counted
-        them as the short ones would promise a far later end.
+        """Run every batch and hand its rows to `store` with their indices in the window; more as in `each`.
 
         Raises:
             NonFiniteOutputError: a row holds NaN or infinity.
+        """
+
+        def keep(batch: PackedBatch, index: NDArray[np.intp], rows: NDArray[np.float32]) -> None:  # noqa: ARG001
+            check_rows(rows, index, self.columns, window.first)
+            store(index, rows)
+
+        self.each(window, self.backend.run, keep, advance, units)
+
+    def each(
+        self,
+        window: Window,
+        run: Callable[[PackedBatch], Result],
+        keep: Callable[[PackedBatch, NDArray[np.intp], Result], None],
+        advance: Advance | None = None,
+        units: int | None = None,
+    ) -> None:
+        """Call `run` for every batch, and `keep` with it, the indices of its texts in the window, and the result.
+
+        `advance` gets `units`, or the window's texts, in shares by tokens: long texts run first, and a bar that counted
+        them as the short ones would promise a far later end.
         """
         plan = window.plan
         info = self.backend.info
@@ -160,10 +177,8 @@ class Runner:
                 start, stop = plan.cuts[number], plan.cuts[number + 1]
                 batch = slice_batch(window.batch, start, stop)
                 with self._cores.take(info.cores), NativeCall():
-                    rows = self.backend.run(batch)
-                index = plan.order[start:stop]
-                _check(rows, index, self.columns, window.first)
-                store(index, rows)
+                    found = run(batch)
+                keep(batch, plan.order[start:stop], found)
                 if advance is not None:
                     with lock:
                         ran += int(window.batch.cu_seqlens[stop] - window.batch.cu_seqlens[start])
@@ -241,8 +256,8 @@ def _start(thread: threading.Thread) -> bool:
     return True
 
 
-def _check(rows: NDArray[np.float32], index: NDArray[np.intp], columns: int, first: int) -> None:
-    """Refuse an output that has the wrong shape or is not finite."""
+def check_rows(rows: NDArray[np.float32], index: NDArray[np.intp], columns: int, first: int) -> None:
+    """Refuse an output that has the wrong shape or is not finite, of the inputs `first + index`."""
     if rows.shape != (len(index), columns):
         raise ModelFolderError(f"the graph returned shape {rows.shape}, the manifest says {(len(index), columns)}")
     finite = np.isfinite(rows)

@@ -100,7 +100,7 @@ Plan plan_of(const CustomOp* op) {
     plan.info.floats["epsilon"] = 1e-5f;
   } else if (plan.name == "Gelu") {
     add({rows, columns});
-  } else if (plan.name == "MeanPool") {
+  } else if (plan.name == "MeanPool" || plan.name == "MaxPool") {
     add({rows, columns});
     plan.cuts_input = 1;
     add({bounds});

@@ -100,15 +100,14 @@ def modules(*names, path=""):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modules.json": modules("Transformer", "Pooling", "Dense")}, "module Dense is not supported"),
+        ({"modules.json": modules("Transformer", "Pooling", "LSTM")}, "module LSTM is not supported"),
         ({"modules.json": modules("Transformer", "Pooling", "Normalize", "LayerNorm")}, "module LayerNorm"),
         ({"modules.json": modules("Transformer", "Normalize", "Pooling")}, "not supported in this order"),
         ({"modules.json": modules("Transformer")}, "not supported in this order"),
         ({"modules.json": [{"type": "custom.Module", "path": ""}]}, r"custom\.Module"),
-        ({"1_Pooling/config.json": {"pooling_mode_max_tokens": True}}, r"pooling \['max'\]"),
-        ({"1_Pooling/config.json": {"pooling_mode": "lasttoken"}}, r"pooling \['lasttoken'\]"),
-        ({"1_Pooling/config.json": {"pooling_mode": ["cls", "mean"]}}, "pooling"),
-        ({"1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}}, "pooling"),
+        ({"1_Pooling/config.json": {"pooling_mode": "median"}}, r"pooling \['median'\]"),
+        ({"1_Pooling/config.json": {"pooling_mode": ["cls", 3]}}, "pooling"),
+        ({"1_Pooling/config.json": {"pooling_mode": 7}}, "pooling"),
         ({"sentence_bert_config.json": {"transformer_task": "fill-mask"}}, "transformer_task 'fill-mask'"),
         (
             {"sentence_bert_config.json": {"modality_config": {"text": {"method_output_name": "pooler_output"}}}},
@@ -138,6 +137,19 @@ def test_lowercasing_asked_for_here_alone(read):
     for lowercase in (False, None):
         with pytest.raises(UnsupportedCheckpointError, match="do_lower_case"):
             read(changes, lowercase=lowercase)
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": ["weightedmean", "cls"]}, "weightedmean+cls"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True, "pooling_mode_cls_token": True}, "cls+mean_sqrt_len_tokens"),
+    ],
+)
+def test_other_poolings(read, config, pooling):
+    assert read({"1_Pooling/config.json": config}).pooling == pooling
 
 
 def test_prompts_outside_pooling_matter_only_with_prompts(read):

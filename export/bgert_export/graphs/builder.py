@@ -187,10 +187,23 @@ class GraphBuilder:
         return [self._path.name, self._data_path.name]
 
     def finish_model(
-        self, output: str, columns: int, *, name: str, version: str, opset: Mapping[str, int], ir_version: int
+        self,
+        output: str,
+        columns: int,
+        *,
+        name: str,
+        version: str,
+        opset: Mapping[str, int],
+        ir_version: int,
+        token_outputs: Mapping[str, int] | None = None,
     ) -> Written:
-        """`finish` for a graph whose one output is float32[texts, columns]."""
+        """`finish` for a graph whose output is float32[texts, columns].
+
+        `token_outputs` are more of them, float32[tokens, columns], by name.
+        """
         self.output(output, FLOAT, ["texts", columns])
+        for more, width in (token_outputs or {}).items():
+            self.output(more, FLOAT, ["tokens", width])
         files = self.finish(name=name, producer_version=version, opset=opset, ir_version=ir_version)
         return Written(files, self.input_names, output)
 

@@ -3,7 +3,7 @@
 Every layer sees the tokens of all texts end to end, [T, H]. Matrices are written by `linears.py` in the precision that
 is asked for; one each for query, key and value, because one for all three costs a copy to split them. The rest is
 float32 and mostly bgert's own operators (domain `bgert`, runtime/src/cpu_ops): attention over packed rows,
-residual + LayerNorm, GELU and mean pooling.
+residual + LayerNorm, GELU, mean and maximum.
 
 Inputs, all int32: `input_ids` [T], `position_ids` [T] (from 0 in each text), `cu_seqlens` [B + 1] (text b is the rows
 from `cu_seqlens[b]` to `cu_seqlens[b + 1]`), and where the graph needs them `cls_rows` [B] (row of each text's first
@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgert_export.graphs.builder import BGERT, INT32, GraphBuilder
-from bgert_export.graphs.head import activated
+from bgert_export.graphs.head import activated, projected
 from bgert_export.graphs.linears import Fp32Linears
+from bgert_export.graphs.packed_pooling import PackedPooling
+from bgert_export.graphs.splade import splade_rows
+from bgert_export.pooling import modes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bgert_export.graphs.builder import Written
     from bgert_export.graphs.linears import Linears
+    from bgert_export.mlm_head import MlmHead
     from bgert_export.network import Network
+    from bgert_export.projections import Projection
+    from bgert_export.token_heads import TokenHead
 
     MakeLinears = Callable[[GraphBuilder, Network], Linears]
 
@@ -44,31 +50,53 @@ def write_encoder(
     linears: MakeLinears = Fp32Linears,
     *,
     pooling: str,
+    projections: Sequence[Projection] = (),
+    heads: Sequence[TokenHead] = (),
+    mlm_head: MlmHead | None = None,
     normalize: bool,
     version: str,
 ) -> Written:
-    """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
+    """Write the graph of an embedding model, whose output is `embeddings` float32[B, columns].
 
     Args:
         network: an encoder.
         folder: existing folder to write into.
         stem: the graph becomes `{stem}.onnx`, its weights `{stem}.onnx.data`.
         linears: makes what writes the matrices.
-        pooling: `cls` or `mean`.
+        pooling: as `bgert_export.pooling`.
+        projections: dense layers behind it.
+        mlm_head: for SPLADE's poolings; `embeddings` are then float32[B, V].
+        heads: what is given for every token besides, float32[T, columns] each.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger, as `torch.nn.functional.normalize`.
         version: bgert's version, for the graph's header.
     """
     with GraphBuilder(folder, stem) as builder:
         body = _Body(builder, network, linears)
-        pooled = body.cls_rows() if pooling == "cls" else body.mean_rows()
+        dense = Fp32Linears(builder, network).dense
+        rows = body.all_rows() if heads or mlm_head else None
+        if mlm_head is not None:
+            pool = body.sums if pooling == "splade_sum" else body.maxima
+            pooled = splade_rows(builder, str(rows), mlm_head, pooling, dense, pool)
+            columns = network.architecture.vocab_size
+        else:
+            modes = modes_of(pooling)
+            pooled = projected(builder, body.pooled(modes, rows), projections, dense)
+            columns = projections[-1].columns if projections else len(modes) * network.architecture.hidden_size
+        for head in heads:
+            given = projected(builder, str(rows), [head.projection], dense, f"{head.entry.name}.dense")
+            if head.normalize:
+                _normalized(builder, given, head.entry.output, f"{head.entry.name}.norm")
+            else:
+                builder.node("Identity", [given], head.entry.output)
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return builder.finish_model(
             output,
-            network.architecture.hidden_size,
+            columns,
             name="encoder",
             version=version,
             opset=OPSET,
             ir_version=IR_VERSION,
+            token_outputs={head.entry.output: head.entry.columns for head in heads},
         )
 
 
@@ -99,7 +127,7 @@ def write_reranker(
 
 
 class _Body:
-    """Embeddings and transformer layers. `mean_rows` and `cls_rows` write the last layer in two ways.
+    """Embeddings and transformer layers. `all_rows` and `cls_rows` write the last layer in two ways.
 
     Between layers go pairs: the float32 rows, which are added to what a layer computes from them, and the operand that
     its matrices read.
@@ -116,21 +144,50 @@ class _Body:
         bias = network.relative_bias()
         self._relative_bias = [] if bias is None else [builder.weight("relative_bias", bias.shape, [bias])]
 
-    def mean_rows(self) -> str:
-        """The mean of the last hidden states of each text, [B, H]."""
+    def pooled(self, modes: list[str], rows: str | None = None) -> str:
+        """One row a text of its last hidden states, [B, H * modes]; of `rows`, where those are there already."""
+        if rows is None and modes == ["cls"]:
+            return self.cls_rows()
+        if rows is None and modes == ["lasttoken"]:
+            return self._rows_at(self._pooling().last_rows(), "last")
+        return self._pooling().pooled(rows or self.all_rows(), modes)
+
+    def all_rows(self) -> str:
+        """The last hidden state of every token, [T, H]."""
         rows, operand = self._before_last()
-        rows, _ = self._layer(rows, operand, operand, self._last)
-        return self._b.node("MeanPool", [rows, self._cu_seqlens], "mean", domain=BGERT)
+        return self._layer(rows, operand, operand, self._last)[0]
 
     def cls_rows(self) -> str:
-        """The last hidden state of the first token of every text, [B, H].
+        """The last hidden state of the first token of every text, [B, H]."""
+        return self._rows_at(self._first_rows(), "cls")
+
+    def _rows_at(self, index: str, name: str) -> str:
+        """The last hidden state of one token a text, whose row `index` says.
 
         In the last layer only that token asks, so query, output and feed-forward are computed for it alone.
         """
         rows, operand = self._before_last()
-        index = self._b.input("cls_rows", INT32, ["texts"])
-        asking_rows, asking = self._linears.gather(rows, operand, index, "cls")
+        asking_rows, asking = self._linears.gather(rows, operand, index, name)
         return self._layer(asking_rows, asking, operand, self._last)[0]
+
+    def _first_rows(self) -> str:
+        return self._b.input("cls_rows", INT32, ["texts"])
+
+    def maxima(self, rows: str, name: str) -> str:
+        """The largest of each text's rows, [T, N] to [B, N]."""
+        return self._b.node("MaxPool", [rows, self._cu_seqlens], name, domain=BGERT)
+
+    def sums(self, rows: str, name: str) -> str:
+        """The sum of each text's rows, [T, N] to [B, N]."""
+        return self._pooling().sums(rows, name)
+
+    def _means(self, rows: str, name: str) -> str:
+        return self._b.node("MeanPool", [rows, self._cu_seqlens], name, domain=BGERT)
+
+    def _pooling(self) -> PackedPooling:
+        return PackedPooling(
+            self._b, self._cu_seqlens, self._means, self.maxima, self._first_rows, lambda: self._positions
+        )
 
     def _before_last(self) -> tuple[str, str]:
         rows, operand = self._embeddings()
@@ -193,7 +250,7 @@ class _Body:
         return b.node("Mul", [position, counted], "positions.index")
 
 
-def _normalized(b: GraphBuilder, rows: str) -> str:
-    norm = b.node("ReduceL2", [rows], "norm", attributes={"axes": [1], "keepdims": 1})
-    least = b.constant("norm.least", np.array(1e-12, np.float32))
-    return b.node("Div", [rows, b.node("Max", [norm, least], "norm.safe")], "embeddings")
+def _normalized(b: GraphBuilder, rows: str, output: str = "embeddings", name: str = "norm") -> str:
+    norm = b.node("ReduceL2", [rows], name, attributes={"axes": [1], "keepdims": 1})
+    least = b.constant(f"{name}.least", np.array(1e-12, np.float32))
+    return b.node("Div", [rows, b.node("Max", [norm, least], f"{name}.safe")], output)

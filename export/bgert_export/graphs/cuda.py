@@ -28,13 +28,21 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, MICROSOFT, GraphBuilder
-from bgert_export.graphs.head import activated
+from bgert_export.graphs.head import activated, projected
+from bgert_export.graphs.packed_pooling import PackedPooling
+from bgert_export.pooling import modes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
+    from bgert_export.projections import Projection
+
+    Array = NDArray[np.float32]
 
 __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "write_encoder", "write_reranker"]
 
@@ -45,26 +53,37 @@ MINIMUM_ENGINE = "onnxruntime-gpu 1.31"
 _MOST_HEAD_SIZE = 256  # of FlashAttention-2
 
 
-def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bool, version: str) -> Written:
-    """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
+def write_encoder(
+    network: Network,
+    folder: Path,
+    *,
+    pooling: str,
+    projections: Sequence[Projection] = (),
+    normalize: bool,
+    version: str,
+) -> Written:
+    """Write the graph of an embedding model, whose output is `embeddings` float32[B, columns].
 
     Args:
         network: an encoder.
         folder: existing folder to write into.
-        pooling: `cls` or `mean`.
+        pooling: as `bgert_export.pooling`.
+        projections: dense layers behind it.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger, as `torch.nn.functional.normalize`.
         version: bgert's version, for the graph's header.
 
     Raises:
-        UnsupportedCheckpointError: a weight overflows float16, or the head size is one FlashAttention does not take.
+        UnsupportedCheckpointError: a weight overflows float16, the head size is one FlashAttention does not take, or
+            the pooling is a maximum.
     """
     with GraphBuilder(folder, STEM) as builder:
         body = _Body(builder, network)
-        pooled = body.cls_rows() if pooling == "cls" else _mean(builder, body.all_rows())
+        modes = modes_of(pooling)
+        pooled = projected(builder, body.pooled(modes), projections, body.dense)
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return builder.finish_model(
             output,
-            network.architecture.hidden_size,
+            projections[-1].columns if projections else len(modes) * network.architecture.hidden_size,
             name="encoder",
             version=version,
             opset=OPSET,
@@ -108,6 +127,23 @@ class _Body:
         self._token_offset = builder.input("token_offset", INT32, ["texts", "longest"])
         self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts + 1"])
 
+    def pooled(self, modes: list[str]) -> str:
+        """One row a text of its last hidden states, float32[B, H * modes]."""
+        if modes == ["cls"]:
+            return self.cls_rows()
+        if "max" in modes:  # a reduction over the packed axis wants cuDNN
+            raise UnsupportedCheckpointError("the pooling max is not in the target cuda: export the target cpu")
+        pooling = PackedPooling(
+            self._b, self._cu_seqlens, _Mean(self._b), _Mean(self._b), self._first_rows, self._positions
+        )
+        return pooling.pooled(self.all_rows(), modes)
+
+    def dense(self, rows: str, name: str, weight: Array, bias: Array) -> str:
+        """`rows @ weight.T + bias`, float32."""
+        both = (("weight", weight), ("bias", bias))
+        stored = [self._b.weight(f"{name}.{part}", value.shape, [value]) for part, value in both]
+        return self._b.node("Gemm", [rows, *stored], name, attributes={"transB": 1})
+
     def all_rows(self) -> str:
         """The last hidden state of every token, float32[T, H]."""
         rows = self._embeddings()
@@ -125,10 +161,18 @@ class _Body:
         rows = self._embeddings()
         for layer in range(last):
             rows = self._tail(self._attention(rows, layer), rows, layer)
-        cls_rows = self._b.input("cls_rows", INT32, ["texts"])
+        cls_rows = self._first_rows()
         context = self._b.node("Gather", [self._attention(rows, last), cls_rows], "cls.context")
         residual = self._b.node("Gather", [rows, cls_rows], "cls.residual")
         return self._wide(self._tail(context, residual, last))
+
+    def _first_rows(self) -> str:
+        return self._b.input("cls_rows", INT32, ["texts"])
+
+    def _positions(self) -> str:
+        """An input of the embeddings too, where their positions count padding."""
+        name = "position_ids"
+        return name if name in self._b.input_names else self._b.input(name, INT32, [1, "tokens"])
 
     def head(self, rows: str, name: str, output: str) -> str:
         """A float32 linear layer of the classifier."""
@@ -215,16 +259,23 @@ class _Body:
         return self._b.node("Cast", [rows], f"{rows}.float32", attributes={"to": FLOAT})
 
 
-def _mean(b: GraphBuilder, rows: str) -> str:
+class _Mean:
     """Mean over each text's own tokens, float32[T, H] to float32[B, H].
 
     One batched product, each text's weights with its own rows: no reduction over the packed axis, which would want
     cuDNN or atomic additions, and no text meets another's rows.
     """
-    padded_rows = b.input("padded_rows", INT32, ["texts", "longest"])
-    weights = b.input("mean_weights", FLOAT, ["texts", 1, "longest"])
-    padded = b.node("Gather", [rows, padded_rows], "pooling.padded")
-    return _squeezed(b, b.node("MatMul", [weights, padded], "pooling.mean.row"), "pooling.mean")
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self._b = builder
+
+    def __call__(self, rows: str, name: str) -> str:
+        b = self._b
+        if "padded_rows" not in b.input_names:
+            b.input("padded_rows", INT32, ["texts", "longest"])
+            b.input("mean_weights", FLOAT, ["texts", 1, "longest"])
+        padded = b.node("Gather", [rows, "padded_rows"], f"{name}.padded")
+        return _squeezed(b, b.node("MatMul", ["mean_weights", padded], f"{name}.row"), name)
 
 
 def _normalized(b: GraphBuilder, rows: str) -> str:

@@ -24,10 +24,12 @@ from bgert_export.graphs.builder import BGERT, FLOAT16, INT32, GraphBuilder
 from bgert_export.graphs.head import activated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
+    from bgert_export.projections import Projection
 
 __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "STEM", "write_encoder", "write_reranker"]
 
@@ -40,7 +42,14 @@ _MOST_COLUMNS = 4096
 
 
 def write_encoder(
-    network: Network, folder: Path, *, pooling: str, normalize: bool, version: str, exact_gelu: bool = False
+    network: Network,
+    folder: Path,
+    *,
+    pooling: str,
+    projections: Sequence[Projection] = (),
+    normalize: bool,
+    version: str,
+    exact_gelu: bool = False,
 ) -> Written:
     """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
 
@@ -48,13 +57,18 @@ def write_encoder(
         network: an encoder.
         folder: existing folder to write into.
         pooling: `cls` or `mean`.
+        projections: dense layers behind it, which this graph does not have.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger, as `torch.nn.functional.normalize`.
         version: bgert's version, for the graph's header.
         exact_gelu: erf's GELU, not its tanh form.
 
     Raises:
-        UnsupportedCheckpointError: a weight overflows float16, or a size is one that the operators do not take.
+        UnsupportedCheckpointError: a weight overflows float16, a size is one that the operators do not take, or there is
+            another pooling or a dense layer.
     """
+    if pooling not in ("cls", "mean") or projections:
+        what = "dense layers are" if projections else f"the pooling {pooling} is"
+        raise UnsupportedCheckpointError(f"{what} not in the target cuda-fused: export the target cuda or cpu")
     with GraphBuilder(folder, STEM) as builder:
         body = _Body(builder, network, exact_gelu)
         rows = body.cls_rows() if pooling == "cls" else body.all_rows()

@@ -10,7 +10,6 @@ Weights are stored in panels of 32 output columns, as the kernels read them (run
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import BFLOAT16, BGERT, INT8, INT32
+from bgert_export.graphs.head import activated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -94,7 +94,7 @@ class Fp32Linears:
         if activation == "relu":
             return self.builder.node("Relu", [self.linear(operand, name, bias)], f"{name}.relu")
         if activation == "gelu_tanh":
-            return self._gelu_tanh(self.linear(operand, name, bias), f"{name}.gelu")
+            return activated(self.builder, self.linear(operand, name, bias), name, "gelu_tanh")
         if len(bias) % PANEL == 0:
             return self._linear("LinearGeluFp32", operand, name, bias)
         return self.builder.node("Gelu", [self.linear(operand, name, bias)], f"{name}.gelu", domain=BGERT)
@@ -103,6 +103,30 @@ class Fp32Linears:
         """See `Linears`."""
         wide = self.linear_activated(operand, f"{name}.intermediate.dense")
         return self.linear(wide, f"{name}.output.dense", self.network.read(f"{name}.output.dense.bias"))
+
+    def dense(self, rows: str, name: str, weight: Array, bias: Array) -> str:
+        """`rows @ weight.T + bias` of a matrix that is none of the network's.
+
+        A width that is no multiple of a panel's is filled up with columns of zeros: what ONNX Runtime's own Gemm gives
+        for a row depends on how many there are.
+        """
+        columns = len(weight)
+        spare = -columns % PANEL
+        panels = _panels(np.pad(weight, ((0, spare), (0, 0))), group=1)
+        filled = np.pad(bias, (0, spare))
+        inputs = [
+            rows,
+            self.builder.weight(f"{name}.weight", panels.shape, [panels]),
+            self.builder.weight(f"{name}.bias", filled.shape, [filled]),
+        ]
+        if not spare:
+            return self.builder.node("LinearFp32", inputs, name, domain=BGERT)
+        wide = self.builder.node("LinearFp32", inputs, f"{name}.wide", domain=BGERT)
+        ends = [
+            self.builder.constant(f"{name}.{part}", np.array([value], np.int64))
+            for part, value in (("start", 0), ("stop", columns), ("axis", 1))
+        ]
+        return self.builder.node("Slice", [wide, *ends], name)
 
     def _linear(self, operator: str, operand: str, name: str, bias: Array | None) -> str:
         columns, _ = self.network.architecture.weight_shapes()[f"{name}.weight"]
@@ -114,19 +138,6 @@ class Fp32Linears:
         panels = _panels(self.network.read(f"{name}.weight"), group=1)
         self.builder.weight(f"{name}.weight", panels.shape, [panels])
         return self.builder.node(operator, inputs, name, domain=BGERT)
-
-    def _gelu_tanh(self, x: str, at: str) -> str:
-        """`x / 2 * (1 + tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x)))`, of operators that ONNX has in opset 17."""
-        b = self.builder
-        half, one, cubic, slope = (
-            b.constant(f"{at}.{name}", np.array(value, np.float32))
-            for name, value in (("half", 0.5), ("one", 1), ("cubic", 0.044715), ("slope", math.sqrt(2 / math.pi)))
-        )
-        square = b.node("Mul", [x, x], f"{at}.square")
-        bent = b.node("Add", [b.node("Mul", [square, cubic], f"{at}.term"), one], f"{at}.bent")
-        inner = b.node("Mul", [b.node("Mul", [x, slope], f"{at}.scaled"), bent], f"{at}.inner")
-        gate = b.node("Add", [b.node("Tanh", [inner], f"{at}.tanh"), one], f"{at}.gate")
-        return b.node("Mul", [b.node("Mul", [x, half], f"{at}.halved"), gate], at)
 
     def norm(
         self, operator: str, rows: str, residual: str, name: str, outputs: list[str], more: Collection[str] = ()

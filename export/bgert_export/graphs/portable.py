@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgert_export.graphs.builder import FLOAT, INT64, GraphBuilder
-from bgert_export.graphs.head import activated
-from bgert_export.graphs.padded_head import normalized, pooled
+from bgert_export.graphs.head import activated, projected
+from bgert_export.graphs.padded_head import normalized
+from bgert_export.graphs.padded_pooling import PaddedPooling
 from bgert_export.graphs.tensorrt import Body
+from bgert_export.pooling import modes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
+    from bgert_export.projections import Projection
 
 __all__ = ["IR_VERSION", "MINIMUM_ENGINE", "OPSET", "write_encoder", "write_reranker"]
 
@@ -33,13 +37,22 @@ MINIMUM_ENGINE = "onnxruntime 1.14"  # the first that reads opset 18
 STEM = "portable-fp32"
 
 
-def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bool, version: str) -> Written:
+def write_encoder(
+    network: Network,
+    folder: Path,
+    *,
+    pooling: str,
+    projections: Sequence[Projection] = (),
+    normalize: bool,
+    version: str,
+) -> Written:
     """Write the graph of an embedding model.
 
     Args:
         network: an encoder.
         folder: existing folder to write into.
-        pooling: `cls` or `mean`.
+        pooling: as `bgert_export.pooling`.
+        projections: dense layers behind it.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger.
         version: bgert's version, for the graph's header.
     """
@@ -48,10 +61,15 @@ def write_encoder(network: Network, folder: Path, *, pooling: str, normalize: bo
         body = _Body(builder, network)
         rows = builder.node("Identity", [body.all_rows()], "last_hidden_state")
         builder.output(rows, FLOAT, ["texts", "length", hidden])
-        vectors = pooled(builder, rows, body.mask, pooling)
+        modes = modes_of(pooling)
+        vectors = PaddedPooling(builder, body.mask, counts=True).pooled(lambda: rows, modes)
+        vectors = projected(builder, vectors, projections, body.dense)
         vectors = normalized(builder, vectors) if normalize else vectors
         output = builder.node("Identity", [vectors], "sentence_embedding")
-        return builder.finish_model(output, hidden, name="encoder", version=version, opset=OPSET, ir_version=IR_VERSION)
+        columns = projections[-1].columns if projections else len(modes) * hidden
+        return builder.finish_model(
+            output, columns, name="encoder", version=version, opset=OPSET, ir_version=IR_VERSION
+        )
 
 
 def write_reranker(network: Network, folder: Path, *, version: str) -> Written:

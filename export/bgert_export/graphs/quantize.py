@@ -26,6 +26,7 @@ from bgert.evaluation.sample_texts import sample_texts
 from bgert_export.errors import QuantizationError
 from bgert_export.graphs.builder import FLOAT
 from bgert_export.verification import texts as built_in
+from bgert_export.verification.correlation import least_correlation
 from bgert_export.verification.groups import built_in_groups
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def quantize(
         write: writes the graph, over one that is there, and returns its path.
         max_tokens: longest input.
         prefix: the model's default prompt.
-        cls: the model gives the last hidden state of the first token alone.
+        cls: the model gives the last hidden state of one token alone.
         floor: least `Quality.mean`, on both sets of inputs.
         say: called with a line for each step.
 
@@ -253,7 +254,7 @@ def _candidates(network: Network, cls: bool) -> dict[tuple[str, ...], float]:
         at = f"encoder.layer.{layer}"
         attention = tuple(f"{at}.attention.self.{part}" for part in ("query", "key", "value"))
         for names in (attention, (f"{at}.attention.output.dense",), (f"{at}.output.dense",)):
-            # The last layer of a model that reads the first token alone has one row for a whole text.
+            # The last layer of a model that reads one token alone has one row for a whole text.
             rows = 1 / TOKENS if cls and layer == last and names is not attention else 1.0
             found[names] = rows * sum(_multiplications(network, name) for name in names)
     return found
@@ -283,9 +284,8 @@ class _Judge:
             lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
             cosines = (expected * found).sum(1) / np.maximum(lengths, 1e-12)
             return Quality(float(cosines.mean()), float(cosines.min()), len(cosines))
-        expected, found = expected[:, 0], found[:, 0]
-        error = np.abs(found - expected).max() / max(expected.std(), 1e-12)
-        return Quality(float(np.corrcoef(expected, found)[0, 1]), float(error), len(expected))
+        error = np.abs(found - expected).max() / max(expected.std(0).min(), 1e-12)
+        return Quality(least_correlation(expected, found), float(error), len(expected))
 
     def _run(self, session: Any) -> NDArray[np.float64]:
         inputs = [entry.name for entry in session.get_inputs()]

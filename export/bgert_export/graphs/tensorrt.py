@@ -21,16 +21,20 @@ import numpy as np
 
 from bgert_export.graphs import tensorrt_rules
 from bgert_export.graphs.builder import BFLOAT16, FLOAT, FLOAT16, INT32, GraphBuilder
-from bgert_export.graphs.head import activated
-from bgert_export.graphs.padded_head import mean, normalized
+from bgert_export.graphs.head import activated, projected
+from bgert_export.graphs.padded_head import normalized
+from bgert_export.graphs.padded_pooling import PaddedPooling
+from bgert_export.pooling import modes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
+    from bgert_export.projections import Projection
 
     Array = NDArray[np.float32]
 
@@ -50,27 +54,38 @@ def stem(precision: str) -> str:
 
 
 def write_encoder(
-    network: Network, folder: Path, *, precision: str, pooling: str, normalize: bool, version: str
+    network: Network,
+    folder: Path,
+    *,
+    precision: str,
+    pooling: str,
+    projections: Sequence[Projection] = (),
+    normalize: bool,
+    version: str,
 ) -> Written:
-    """Write the graph of an embedding model, whose output is `embeddings` float32[B, H].
+    """Write the graph of an embedding model, whose output is `embeddings` float32[B, columns].
 
     Args:
         network: an encoder.
         folder: existing folder to write into.
         precision: `fp16` or `bf16`.
-        pooling: `cls` or `mean`.
+        pooling: as `bgert_export.pooling`, but for `lasttoken` and `weightedmean`.
+        projections: dense layers behind it.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger.
         version: bgert's version, for the graph's header.
 
     Raises:
-        UnsupportedCheckpointError: a weight is outside float16.
+        UnsupportedCheckpointError: a weight is outside float16, or the pooling is another.
         GraphRuleError: what was written breaks a rule of TensorRT.
     """
     with GraphBuilder(folder, stem(precision)) as builder:
         body = Body(builder, network, precision)
-        pooled = body.cls_rows() if pooling == "cls" else mean(builder, body.all_rows(), body.mask)
+        modes = modes_of(pooling)
+        pooled = body.cls_rows() if modes == ["cls"] else PaddedPooling(builder, body.mask).pooled(body.all_rows, modes)
+        pooled = projected(builder, pooled, projections, body.dense)
         output = normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
-        return _finish(builder, folder, network, precision, output, network.architecture.hidden_size, version)
+        columns = projections[-1].columns if projections else len(modes) * network.architecture.hidden_size
+        return _finish(builder, folder, network, precision, output, columns, version)
 
 
 def write_reranker(network: Network, folder: Path, *, precision: str, version: str) -> Written:
@@ -154,6 +169,12 @@ class Body:
         """A float32 linear layer of the classifier."""
         product = self._b.node("MatMul", [rows, self._matrix(name, FLOAT)], f"{name}.product")
         return self._b.node("Add", [product, self._vector(f"{name}.bias", self._net.read(f"{name}.bias"))], name)
+
+    def dense(self, rows: str, name: str, weight: Array, bias: Array) -> str:
+        """`rows @ weight.T + bias`, float32."""
+        turned = self._vector(f"{name}.weight", np.ascontiguousarray(weight.T))
+        product = self._b.node("MatMul", [rows, turned], f"{name}.product")
+        return self._b.node("Add", [product, self._vector(f"{name}.bias", bias)], name)
 
     def _embeddings(self) -> str:
         """16-bit [B, S, H]."""

@@ -28,13 +28,19 @@ LATEST_OPSET = 20
 LATEST_IR = 9
 # fmt: off
 OPERATORS = frozenset([
-    "Add", "Cast", "Div", "Erf", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max", "Mul", "ReduceL2",
-    "ReduceSum", "Relu", "Reshape", "Softmax", "Split", "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "Add", "Cast", "Concat", "Div", "Erf", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max", "Mul",
+    "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Softmax", "Split", "Sqrt", "Sub", "Tanh",
+    "Transpose", "Unsqueeze",
 ])
 # fmt: on
 # The only places of int64: constants that say a shape, an axis or an index.
-_INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1}
-_FLOAT32_OPERATORS = {"LayerNormalization", "ReduceL2", "ReduceSum", "Div", "Max", "Tanh", "Relu", "Erf"}
+_INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1, "ReduceMax": 1}
+# fmt: off
+_FLOAT32_OPERATORS = {
+    "Concat", "Div", "Erf", "LayerNormalization", "Max", "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Sigmoid",
+    "Sqrt", "Tanh",
+}
+# fmt: on
 _MOST_MASKED, _LEAST_MASKED = -100.0, -30_000.0
 _BLOCK = 1 << 22
 

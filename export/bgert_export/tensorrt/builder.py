@@ -33,7 +33,7 @@ _POLL = 0.2  # seconds
 
 def attention_layers(manifest: Manifest) -> int:
     """How many layers have attention over all tokens: in the last layer of CLS models one token asks."""
-    return int(manifest.architecture["num_hidden_layers"]) - (manifest.pooling != "mean")
+    return int(manifest.architecture["num_hidden_layers"]) - (manifest.pooling in (None, "cls"))
 
 
 class EngineBuilder:

@@ -6,6 +6,7 @@ it too: one weight file that the graph uses up, no functions, no subgraphs, stan
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnx
@@ -13,12 +14,22 @@ from onnx import helper, numpy_helper
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import INT64, GraphBuilder
-from bgert_export.graphs.padded_head import normalized, pooled
+from bgert_export.graphs.head import projected
+from bgert_export.graphs.padded_head import normalized
+from bgert_export.graphs.padded_pooling import PaddedPooling
+from bgert_export.pooling import modes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from bgert_export.graphs.builder import Written
+    from bgert_export.projections import Projection
+
+    Array = NDArray[np.float32]
 
 __all__ = ["INPUTS", "MINIMUM_ENGINE", "rewrite"]
 
@@ -29,7 +40,15 @@ _OWN = "traced."  # before every name of the other exporter, so that none meets 
 
 
 def rewrite(
-    source: Path, folder: Path, stem: str, *, columns: int, pooling: str | None, normalize: bool, version: str
+    source: Path,
+    folder: Path,
+    stem: str,
+    *,
+    columns: int,
+    pooling: str | None,
+    projections: Sequence[Projection] = (),
+    normalize: bool,
+    version: str,
 ) -> tuple[Written, dict[str, int], int]:
     """Write `{stem}.onnx` and `{stem}.onnx.data` from a graph of `last_hidden_state` or `logits`.
 
@@ -39,6 +58,7 @@ def rewrite(
         stem: name of the files.
         columns: numbers that the graph gives for an input.
         pooling: how `last_hidden_state` becomes `embeddings`; None for rerankers, whose `logits` stay.
+        projections: dense layers behind pooling.
         normalize: L2-normalise the pooled rows.
         version: bgert's version, for the graph's header.
 
@@ -73,13 +93,21 @@ def rewrite(
         if pooling is None:
             output = builder.node("Identity", [rows], "logits")
         else:
-            vectors = pooled(builder, rows, "attention_mask", pooling)
+            vectors = PaddedPooling(builder, "attention_mask", counts=True).pooled(lambda: rows, modes_of(pooling))
+            vectors = projected(builder, vectors, projections, partial(_linear, builder))
             output = normalized(builder, vectors) if normalize else builder.node("Identity", [vectors], "embeddings")
         kind = "reranker" if pooling is None else "encoder"
         written = builder.finish_model(
             output, columns, name=kind, version=version, opset=opset, ir_version=model.ir_version
         )
     return written, opset, model.ir_version
+
+
+def _linear(builder: GraphBuilder, rows: str, name: str, weight: Array, bias: Array) -> str:
+    """`rows @ weight.T + bias`, float32."""
+    both = (("weight", weight), ("bias", bias))
+    stored = [builder.weight(f"{name}.{part}", value.shape, [value]) for part, value in both]
+    return builder.node("Gemm", [rows, *stored], name, attributes={"transB": 1})
 
 
 def _opset(model: onnx.ModelProto) -> dict[str, int]:

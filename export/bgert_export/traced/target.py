@@ -66,8 +66,9 @@ def write_traced(
             path,
             folder,
             "cpu-fp32",
-            columns=arch.num_labels or arch.hidden_size,
+            columns=arch.num_labels or settings.dimensions(arch.hidden_size),
             pooling=settings.pooling,
+            projections=settings.projections,
             normalize=settings.normalize,
             version=bgert.__version__,
         )

@@ -19,9 +19,11 @@ import numpy as np
 from bgert.errors import TruncationWarning
 from bgert.model_folder import CallParity
 from bgert_export.known_models import find_known
+from bgert_export.pooling import SPLADES
 from bgert_export.sentence_transformers_files import MODULES, PROMPTS, SentenceTransformersFiles, read_json
 from bgert_export.settings import ASKED
 from bgert_export.verification import texts as built_in
+from bgert_export.verification.correlation import least_correlation
 from bgert_export.verification.torch_reference import quiet
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Call", "compare_calls", "no_call", "reference_calls", "summary_of"]
+Limits = tuple[float | None, float | None, float | None]
+"""Most absolute error, least cosine and least mean cosine; None for any."""
+
+__all__ = ["Call", "Limits", "beyond", "compare_calls", "differences", "no_call", "reference_calls", "summary_of"]
 
 PEER = "sentence-transformers"
 _PEERS = {"encode": "encode", "encode_queries": "encode_query", "encode_corpus": "encode_document", "score": "predict"}
@@ -82,7 +87,7 @@ def reference_calls(checkpoint: CheckpointFolder, manifest: Manifest) -> list[Ca
 
 
 def compare_calls(
-    model: Any, manifest: Manifest, calls: Sequence[Call], limits: tuple[float | None, float | None, float | None]
+    model: Any, manifest: Manifest, calls: Sequence[Call], limits: Limits
 ) -> tuple[list[CallParity], list[str]]:
     """Make the calls and compare.
 
@@ -104,10 +109,10 @@ def compare_calls(
                 warnings.simplefilter("ignore", TruncationWarning)  # of the text that is there to be cut
                 found = np.asarray(getattr(model, call.name)(call.texts)).reshape(len(call.texts), -1)
             same = found.shape == call.expected.shape
-            errors, cosines = _differences(manifest.kind, found, call.expected) if same else _everything(call)
+            errors, cosines = differences(manifest.kind, found, call.expected) if same else _everything(call)
             error = float(errors.max())
             worst = int(errors.argmax())
-            if not same or _beyond(limits, errors, cosines):
+            if not same or beyond(limits, errors, cosines):
                 shown = call.texts[worst][0] if isinstance(call.texts[worst], tuple) else call.texts[worst]
                 how = f"by {error:.2e}" if same else f"in shape ({found.shape[1]} and {call.expected.shape[1]} columns)"
                 failures.append(
@@ -169,6 +174,8 @@ def _no_peer(checkpoint: CheckpointFolder, manifest: Manifest) -> str | None:
     if manifest.kind == "reranker":
         return None
     if not (checkpoint.folder / MODULES).is_file():
+        if manifest.pooling == "splade":  # what SparseEncoder takes by itself
+            return None
         if (manifest.pooling, manifest.normalize) != ("mean", False):
             return f"there is no {MODULES}, so {PEER} takes mean pooling without normalisation"
         return None
@@ -199,8 +206,10 @@ class _Peer:
         self._told = _told_prompts(checkpoint, manifest)
         self._encoder = manifest.kind == "encoder"
         options: dict[str, Any] = {"device": "cpu", "trust_remote_code": False, "local_files_only": True}
+        self._sparse = manifest.pooling in SPLADES
         if self._encoder:
-            self._model: Any = sentence_transformers.SentenceTransformer(str(checkpoint.folder), **options)
+            kind = sentence_transformers.SparseEncoder if self._sparse else sentence_transformers.SentenceTransformer
+            self._model: Any = kind(str(checkpoint.folder), **options)
         else:
             self._model = sentence_transformers.CrossEncoder(
                 str(checkpoint.folder), activation_fn=self._identity, **options
@@ -247,6 +256,8 @@ class _Peer:
         call.peer_limit = self.limit
         call.peer_prompt = call.prompt if told else self._prompt(peer)
         options: dict[str, Any] = {"batch_size": 1, "show_progress_bar": False}
+        if self._sparse:
+            options |= {"convert_to_sparse_tensor": False}
         if not self._encoder:
             texts = [(call.prompt + query, document) for query, document in call.texts] if told else call.texts
             rows = self._model.predict([list(pair) for pair in texts], activation_fn=self._identity, **options)
@@ -289,11 +300,12 @@ def _asked(manifest: Manifest, name: str) -> bool:
     return any(choice.field == name and choice.why.startswith(ASKED) for choice in manifest.choices)
 
 
-def _beyond(
-    limits: tuple[float | None, float | None, float | None],
+def beyond(
+    limits: Limits,
     errors: NDArray[np.float64],
     cosines: NDArray[np.float64],
 ) -> bool:
+    """Whether rows differ by more than the limits allow."""
     most, least, mean = limits
     return (
         (most is not None and not errors.max() <= most)
@@ -302,11 +314,11 @@ def _beyond(
     )
 
 
-def _differences(kind: str, found: Array, expected: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def differences(kind: str, found: Array, expected: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Largest error of each row, of vectors at length one, and cosines; for scores, their correlation."""
     wide = expected.astype(np.float64)
     if kind == "reranker":
-        correlation = np.corrcoef(found[:, 0], wide[:, 0])[0, 1]
+        correlation = least_correlation(wide, found)
         return np.abs(found - wide).max(axis=1), np.full(len(found), correlation)
     scale = np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
     lengths = np.maximum(np.linalg.norm(found.astype(np.float64), axis=1, keepdims=True), 1e-12)

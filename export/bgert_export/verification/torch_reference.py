@@ -6,14 +6,16 @@ import importlib.util
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bgert.errors import install_extra
 from bgert.progress import progress_bar
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
-from bgert_export.torch_model import load_model
+from bgert_export.pooling import SPLADES, modes_of
+from bgert_export.torch_model import MASKED_LM, load_model
+from bgert_export.verification.torch_modules import dense_layer, pool, splade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,8 +54,9 @@ class TorchReference:
         folder: the checkpoint.
         kind: `encoder` or `reranker`.
         token_types: whether the network reads types of tokens.
-        pooling: `cls` or `mean`; None for rerankers.
+        pooling: as `bgert_export.pooling`; None for rerankers.
         normalize: L2-normalise the pooled rows.
+        dense: folders of sentence-transformers' modules Dense, which come between the two.
         num_labels: logits of a reranker's classifier; None for config.json's.
     """
 
@@ -65,6 +68,7 @@ class TorchReference:
         token_types: bool,
         pooling: str | None,
         normalize: bool,
+        dense: Sequence[Path] = (),
         num_labels: int | None = None,
     ) -> None:
         require_torch()
@@ -83,7 +87,8 @@ class TorchReference:
             except Exception as error:  # transformers raises whatever its parts raise
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise CheckpointError(f"transformers cannot load {folder}: {reason}") from error
-            self._model = load_model(folder, kind, num_labels)
+            self._model = load_model(folder, MASKED_LM if pooling in SPLADES else kind, num_labels)
+        self._dense = [dense_layer(path) for path in dense]
 
     def tokenize(self, texts: Sequence[str], second: Sequence[str] | None, max_length: int) -> list[Tokens]:
         """Inputs for texts, or for pairs; too long ones are cut, of pairs the longer side first."""
@@ -124,7 +129,37 @@ class TorchReference:
             )
         return rows
 
+    def last_hidden_states(self, inputs: Sequence[Tokens]) -> list[Array]:
+        """float32[T, H] of each input's own tokens, as the network gives them."""
+        found = []
+        for entry in inputs:
+            ids, mask, given = self._padded([entry])
+            with self._torch.inference_mode(), quiet():
+                output = self._model(input_ids=ids, attention_mask=mask, **given)
+            found.append(output.last_hidden_state[0].float().numpy())
+        return found
+
     def _forward(self, batch: Sequence[Tokens]) -> Array:
+        torch = self._torch
+        ids, mask, given = self._padded(batch)
+        with torch.inference_mode(), quiet():
+            output = self._model(input_ids=ids, attention_mask=mask, **given)
+            if self._pooling is None:
+                result = output.logits
+            elif self._pooling in SPLADES:
+                result = splade(output.logits, mask, self._pooling)
+            else:
+                rows = output.last_hidden_state
+                result = torch.cat([pool(rows, mask, mode) for mode in modes_of(self._pooling)], dim=1)
+            for layer in self._dense:
+                result = layer(result)
+            if self._normalize:
+                result = torch.nn.functional.normalize(result, dim=1)
+        found: Array = result.float().numpy()
+        return found
+
+    def _padded(self, batch: Sequence[Tokens]) -> tuple[Any, Any, dict[str, Any]]:
+        """Ids and mask [B, S], and the token types where the model reads any."""
         torch = self._torch
         longest = max(len(entry.ids) for entry in batch)
         pad = self._model.config.pad_token_id or 0
@@ -135,20 +170,7 @@ class TorchReference:
             ids[row, :count] = torch.tensor(entry.ids)
             types[row, :count] = torch.tensor(entry.types)
             mask[row, :count] = 1
-        with torch.inference_mode(), quiet():
-            given = {"token_type_ids": types} if self._token_types else {}
-            output = self._model(input_ids=ids, attention_mask=mask, **given)
-            if self._pooling is None:
-                result = output.logits
-            elif self._pooling == "cls":
-                result = output.last_hidden_state[:, 0]
-            else:
-                weights = mask[:, :, None].float()
-                result = (output.last_hidden_state * weights).sum(1) / weights.sum(1)
-            if self._normalize:
-                result = torch.nn.functional.normalize(result, dim=1)
-        rows: Array = result.float().numpy()
-        return rows
+        return ids, mask, {"token_type_ids": types} if self._token_types else {}
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,13 @@ from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, Invali
 from bgert.model_folder import Manifest, Parity
 from bgert.paths import user_path
 from bgert_export.checkpoint import Checkpoint, locate
+from bgert_export.sentence_transformers_files import dense_folders
 from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
+from bgert_export.verification.correlation import least_correlation
 from bgert_export.verification.groups import Group, built_in_groups, file_groups
+from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch
 
 if TYPE_CHECKING:
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 
     from bgert.model_folder import CallParity, GraphEntry
     from bgert_export.checkpoint import CheckpointFolder
-    from bgert_export.verification.calls import Call
+    from bgert_export.verification.calls import Limits
 
     Array = NDArray[np.float32]
+    Made = list[tuple[list[CallParity], list[str]]]
     Progress = Callable[[str], None]
 
 __all__ = ["TOLERANCES", "Report", "Tolerance", "verify_against", "verify_folder"]
@@ -190,11 +193,13 @@ def _compare(
         token_types=checkpoint.architecture.reads_token_types,
         pooling=manifest.pooling,
         normalize=manifest.normalize,
+        dense=dense_folders(checkpoint.folder) if manifest.kind == "encoder" else (),
         num_labels=manifest.num_labels,
     )
     described = reference.description
     for group in groups:
         group.inputs = reference.tokenize([prefix + text for text in group.texts], group.second, group.max_length)
+    of_tokens = expected_token_outputs(reference, checkpoint.transformer_folder, manifest, prefix)
     rows = reference.run([entry for group in groups for entry in group.inputs], show_progress=show_progress)
     del reference
     for group in groups:
@@ -211,14 +216,24 @@ def _compare(
             progress(f"verifying: {graph.target} {graph.precision} on the same")
         failures = list(differences)
         try:
-            made: list[tuple[list[CallParity], list[str]]] = []
-            make = partial(_make_calls, manifest, graph, calls, made) if graph is called else None
+            made: Made = []
+            given: Made = []
+
+            def make(model: Any, graph: GraphEntry = graph, made: Made = made, given: Made = given) -> None:
+                if graph is called:
+                    made.append(compare_calls(model, manifest, calls, _limits(manifest, graph)))
+                if graph.token_outputs:
+                    given.append(compare_token_outputs(model, of_tokens, prefix, _limits(manifest, graph)))
+
             for found, engine in _outputs(folder, manifest, graph, groups, prefix, device, make):
                 report = _compare_graph(manifest, graph, groups, found, engine, described, corpus)
                 failures += report.failures
             for parities, differences_of_calls in made or [([no_call(manifest.kind)], [])] * (called is None):
                 report.parity = replace(report.parity, calls=parities)
                 failures += differences_of_calls
+            for parities, differences_of_outputs in given:
+                report.parity = replace(report.parity, calls=[*report.parity.calls, *parities])
+                failures += differences_of_outputs
         except (DeviceUnavailableError, EngineNotInstalledError) as error:
             if graph.target != "cuda":
                 raise
@@ -238,16 +253,10 @@ def _graph_to_call(manifest: Manifest, device: str) -> GraphEntry | None:
     return runs[0] if runs else None
 
 
-def _make_calls(
-    manifest: Manifest,
-    graph: GraphEntry,
-    calls: Sequence[Call],
-    made: list[tuple[list[CallParity], list[str]]],
-    model: Any,
-) -> None:
+def _limits(manifest: Manifest, graph: GraphEntry) -> Limits:
     tolerance = _tolerance(manifest.kind, graph)
     mean = tolerance.mean_cosine if manifest.kind == "encoder" else tolerance.correlation
-    made.append(compare_calls(model, manifest, calls, (tolerance.max_abs_error, tolerance.min_cosine, mean)))
+    return tolerance.max_abs_error, tolerance.min_cosine, mean
 
 
 def _token_differences(folder: Path, groups: list[Group], prefix: str) -> list[str]:
@@ -318,8 +327,7 @@ def _compare_graph(
     if tolerance.mean_cosine is not None and not (parity.mean_cosine or 0.0) >= tolerance.mean_cosine:
         failures.append(f"mean cosine {parity.mean_cosine} is below {tolerance.mean_cosine}")
     if tolerance.correlation is not None:
-        scores = [np.concatenate([group.expected[:, 0] for group in groups]), np.concatenate([r[:, 0] for r in found])]
-        correlation = float(np.corrcoef(scores)[0, 1])
+        correlation = least_correlation(np.concatenate([group.expected for group in groups]), np.concatenate(found))
         if not correlation >= tolerance.correlation:
             failures.append(f"the correlation of scores {correlation:.5f} is below {tolerance.correlation}")
     if tolerance.order_gap is not None and not all(agreed):

@@ -109,7 +109,16 @@ def _open_cpu(folder: Path, manifest: Manifest, precision: str, threads: int | N
     from bgert.backends.onnx_cpu import OnnxCpuBackend
 
     graph = _graph(folder, manifest, "cpu", precision)
-    return OnnxCpuBackend(folder, graph, manifest.architecture, columns=manifest.columns, threads=threads, mode=mode)
+    outputs = [entry for name in graph.token_outputs for entry in manifest.token_outputs if entry.name == name]
+    return OnnxCpuBackend(
+        folder,
+        graph,
+        manifest.architecture,
+        columns=manifest.columns,
+        token_outputs=outputs,
+        threads=threads,
+        mode=mode,
+    )
 
 
 def _open_cuda(folder: Path, manifest: Manifest, names: list[str], precision: str, memory_limit: int | None) -> Backend:

@@ -23,12 +23,12 @@ from bgert.errors import EngineError, ModelFolderError
 from bgert.lifecycle import NativeCall, keep_for_ever, never_copied, on_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from bgert.batching import PackedBatch
-    from bgert.model_folder import GraphEntry
+    from bgert.model_folder import GraphEntry, TokenOutput
 
 __all__ = ["KERNELS", "OnnxCpuBackend", "feeds_of", "kernels_name", "open_session"]
 
@@ -55,6 +55,7 @@ class OnnxCpuBackend:
         architecture: Mapping[str, Any],
         *,
         columns: int,
+        token_outputs: Sequence[TokenOutput] = (),
         threads: int | None,
         mode: str,
     ) -> None:
@@ -65,7 +66,10 @@ class OnnxCpuBackend:
         self._opening = threading.Lock()
         self._session: Any = None
         self._inputs: list[str] = []
-        _check_output(self._path, self._opened().get_outputs(), graph.output, columns)
+        self._output = graph.output
+        self.token_outputs = {entry.name: entry for entry in token_outputs}
+        expected = [(graph.output, columns), *((entry.output, entry.columns) for entry in token_outputs)]
+        _check_outputs(self._path, self._opened().get_outputs(), expected)
         on_fork(self)
         self.info = BackendInfo(
             device="cpu",
@@ -96,12 +100,19 @@ class OnnxCpuBackend:
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns]."""
+        return self._run([self._output], batch)[0]
+
+    def run_tokens(self, batch: PackedBatch, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """What `run` gives, and float32[T, columns] for each of the `token_outputs` that are named."""
+        return self._run([self._output, *(self.token_outputs[name].output for name in names)], batch)
+
+    def _run(self, outputs: list[str], batch: PackedBatch) -> list[NDArray[np.float32]]:
         session = self._opened()
         try:
-            output: NDArray[np.float32] = session.run(None, self._feeds(batch))[0]
+            found: list[NDArray[np.float32]] = session.run(outputs, self._feeds(batch))
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise EngineError(f"{self.info.engine} failed on {self._path}: {error}") from error
-        return output
+        return found
 
     def _feeds(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
         if self._layout is None:
@@ -144,14 +155,14 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
     return session
 
 
-def _check_output(path: Path, outputs: list[Any], name: str, columns: int) -> None:
-    """Raise ModelFolderError unless a graph has the one output that its manifest says: float32[texts, columns]."""
+def _check_outputs(path: Path, outputs: list[Any], expected: list[tuple[str, int]]) -> None:
+    """Raise ModelFolderError unless a graph has the outputs that its manifest says: float32[.., columns] each."""
     found = [(output.name, output.type, list(output.shape)[1:]) for output in outputs]
-    if found != [(name, "tensor(float)", [columns])]:
+    if found != [(name, "tensor(float)", [columns]) for name, columns in expected]:
+        said = ", ".join(f"{name} with {columns} numbers" for name, columns in expected)
         listed = ", ".join(f"{output.name} {output.type} {list(output.shape)}" for output in outputs)
         raise ModelFolderError(
-            f"{path} gives {listed[:400]}, the manifest says {name} with {columns} numbers an input: "
-            "export the checkpoint again"
+            f"{path} gives {listed[:400]}, the manifest says {said[:400]} an input: export the checkpoint again"
         )
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from bgert.batching import Bucket, PackedBatch
+    from bgert.model_folder import TokenOutput
 
-__all__ = ["Backend", "BackendInfo"]
+__all__ = ["Backend", "BackendInfo", "TokenBackend"]
 
 
 @dataclass(frozen=True)
@@ -39,4 +42,15 @@ class Backend(Protocol):
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Packed texts to float32[B, columns]: embeddings, or the logits of pairs."""
+        ...
+
+
+class TokenBackend(Backend, Protocol):
+    """One that can give something for every token besides."""
+
+    token_outputs: Mapping[str, TokenOutput]
+    """What it can give, by name."""
+
+    def run_tokens(self, batch: PackedBatch, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """What `run` gives, and float32[T, columns] for each of the `token_outputs` that are named."""
         ...

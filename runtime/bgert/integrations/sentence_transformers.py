@@ -316,7 +316,7 @@ class RerankerModule(_Module, Dense):
             return "an input" + {"texts": ": the query", "pairs": ": the document"}.get(side, "")
 
         scores = model._score(
-            inputs, len(inputs), prompt, model._truncation(self._limit, "longest_first", None), False, False, place
+            inputs, len(inputs), prompt, model._truncation(self._limit, "longest_first", None), "logit", False, place
         )
         return np.asarray(scores).reshape(len(inputs), -1), scores.info
 

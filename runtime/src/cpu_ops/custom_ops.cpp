@@ -108,6 +108,7 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("AddLayerNormInt8", add_layer_norm_int8, "fffff", "fb", kEpsilon),
       make("Gelu", gelu, "f", "f"),
       make("MeanPool", mean_pool, "fi", "f"),
+      make("MaxPool", max_pool, "fi", "f"),
       make("LinearFp32", linear_fp32, "fff", "f"),
       make("LinearGeluFp32", linear_gelu_fp32, "fff", "f"),
       make("LinearBf16", linear_bf16, "hhf", "f"),

@@ -1,5 +1,6 @@
 #include "operators.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "operand_rows.h"
@@ -177,6 +178,25 @@ Status* mean_pool(const Call& call) {
   return call.for_each(texts.count, [&](std::size_t text) {
     call.node.kernels->mean_rows(rows.floats() + texts.first(text) * rows.columns, texts.length(text), rows.columns,
                                  out.floats() + text * rows.columns);
+  });
+}
+
+Status* max_pool(const Call& call) {
+  Tensor rows, out;
+  Texts texts;
+  if (Status* status = call.matrix(0, rows)) return status;
+  if (Status* status = read_texts(call, 1, rows.rows, texts)) return status;
+  if (Status* status = call.output(0, texts.count, rows.columns, out)) return status;
+  const std::size_t size = rows.columns;
+  return call.for_each(texts.count, [&](std::size_t text) {
+    const float* from = rows.floats() + texts.first(text) * size;
+    float* largest = out.floats() + text * size;
+    std::copy(from, from + size, largest);
+    for (std::size_t row = 1; row < texts.length(text); ++row) {
+      const float* at = from + row * size;
+      // NaN stays: as what is new, and against all that comes after it.
+      for (std::size_t i = 0; i < size; ++i) largest[i] = at[i] > largest[i] || at[i] != at[i] ? at[i] : largest[i];
+    }
   });
 }
 

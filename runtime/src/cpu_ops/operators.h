@@ -21,8 +21,9 @@ Status* add_layer_norm_int8(const Call& call);
 // x [T, H] -> x / 2 * (1 + erf(x / sqrt 2)).
 Status* gelu(const Call& call);
 
-// rows [T, H], cu_seqlens [B + 1] -> mean of each text's rows, [B, H].
+// rows [T, H], cu_seqlens [B + 1] -> mean of each text's rows, [B, H]; the second gives the largest of each column.
 Status* mean_pool(const Call& call);
+Status* max_pool(const Call& call);
 
 // x [T, K], weights [N / 32, K, 32] as one row, bias [N] -> x * weights + bias, [T, N], and the GELU of it.
 Status* linear_fp32(const Call& call);

@@ -136,6 +136,20 @@ def test_mean_pool(kernels, hidden):
     assert np.abs(found - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("hidden", [3, 16, 70])
+def test_max_pool(hidden):
+    inputs = packed(draw(hidden), [1, 500, 16, 7], hidden)
+    cuts, rows = inputs["cu_seqlens"], inputs["value"]
+    found = run("MaxPool", {"rows": rows, "cu_seqlens": cuts})
+    assert np.array_equal(found, [rows[a:b].max(0) for a, b in pairwise(cuts)])
+    for broken in (1, 200, 500):  # the first, one between and the last row of the second text
+        rows[broken, 2] = np.nan
+        found = run("MaxPool", {"rows": rows, "cu_seqlens": cuts})
+        assert np.isnan(found[1, 2])
+        assert np.isfinite(found).sum() == found.size - 1
+        rows[broken, 2] = 0
+
+
 def gelu64(x):
     return np.array([0.5 * value * math.erfc(-value / math.sqrt(2)) for value in x.ravel()]).reshape(x.shape)
 

@@ -48,6 +48,7 @@ OPERATORS = {
     "PackedRelativeAttention": (RELATIVE, {"num_heads": 2}),
     "PackedRelativeAttentionInt8": (RELATIVE, {"num_heads": 2}),
     "MeanPool": ({"rows": np.ones((2, 32), np.float32), "cu_seqlens": np.array([0, 2], np.int32)}, {}),
+    "MaxPool": ({"rows": np.ones((2, 32), np.float32), "cu_seqlens": np.array([0, 2], np.int32)}, {}),
     "Gelu": ({"x": np.ones((2, 32), np.float32)}, {}),
 }
 CASES = [(operator, name) for operator, (inputs, _) in OPERATORS.items() for name in inputs]

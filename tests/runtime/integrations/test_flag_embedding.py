@@ -233,7 +233,6 @@ def test_automatic_classes_go_by_name(folders, tmp_path):
 @pytest.mark.parametrize(
     ("make", "name", "options", "match"),
     [
-        (FlagAutoModel, "bge-m3", {}, "BGEM3FlagModel.*dense"),
         (FlagAutoModel, "BAAI/bge-code-v1", {}, "FlagLLMModel"),
         (FlagAutoModel, "bge-small-en", {"model_class": "decoder-only-icl"}, "decoder-only-icl"),
         (FlagAutoReranker, "bge-reranker-v2-gemma", {}, "FlagLLMReranker"),
@@ -245,7 +244,7 @@ def test_automatic_classes_refuse_by_name(make, name, options, match):
         make.from_finetuned(name, **options)
 
 
-@pytest.mark.parametrize("name", ["BGEM3FlagModel", "FlagICLModel", "FlagLLMModel", "FlagLLMReranker"])
+@pytest.mark.parametrize("name", ["FlagICLModel", "FlagLLMModel", "FlagLLMReranker"])
 def test_other_classes_say_so(name):
     with pytest.raises(InvalidOptionError, match=name):
         getattr(flag_embedding, name)("a", use_fp16=True)

@@ -12,20 +12,18 @@ from typing import Any
 from bgert.errors import InvalidOptionError
 from bgert.integrations.flag_embedding.automatic import FlagAutoModel, FlagAutoReranker
 from bgert.integrations.flag_embedding.encoder import FlagModel
+from bgert.integrations.flag_embedding.m3 import BGEM3FlagModel
 from bgert.integrations.flag_embedding.reranker import FlagReranker
 
-__all__ = ["FlagAutoModel", "FlagAutoReranker", "FlagModel", "FlagReranker"]
+__all__ = ["BGEM3FlagModel", "FlagAutoModel", "FlagAutoReranker", "FlagModel", "FlagReranker"]
 
 
 class _NotHere:
     """A class of FlagEmbedding that can be imported, and says so when it is used."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ARG002 - whatever it is given
-        raise InvalidOptionError(f"{type(self).__name__} is not here: bgert runs FlagModel and FlagReranker")
-
-
-class BGEM3FlagModel(_NotHere):
-    """Dense vectors of bge-m3 are `FlagModel`'s; its sparse and multi-vector outputs are not here."""
+        here = ", ".join(name for name in __all__ if not name.startswith("FlagAuto"))
+        raise InvalidOptionError(f"{type(self).__name__} is not here: bgert runs {here}")
 
 
 class FlagICLModel(_NotHere):

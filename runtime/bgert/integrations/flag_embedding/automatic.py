@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import InvalidOptionError
 from bgert.integrations.flag_embedding.encoder import FlagModel
+from bgert.integrations.flag_embedding.m3 import BGEM3FlagModel
 from bgert.integrations.flag_embedding.names import ENCODERS, RERANKERS, by_class_or_name
 from bgert.integrations.flag_embedding.reranker import FlagReranker
 
@@ -38,18 +39,19 @@ class FlagAutoModel:
         query_instruction_format: str | None = None,
         truncate_dim: int | None = None,
         **kwargs: Any,
-    ) -> FlagModel:
-        """A `FlagModel` with what FlagEmbedding knows of the model's name, or its defaults for a `model_class`.
+    ) -> FlagModel | BGEM3FlagModel:
+        """A `FlagModel`, or for bge-m3 a `BGEM3FlagModel`, as FlagEmbedding would make it of the model's name.
 
-        The name is the folder's, or that of the checkpoint which a model folder was exported from. `kwargs` are those
-        of `FlagModel`.
+        The name is the folder's, or that of the checkpoint which a model folder was exported from; with a `model_class`
+        it does not count. `kwargs` are those of the class.
 
         Raises:
             InvalidOptionError: a name that FlagEmbedding does not know, without a `model_class`; or a model of its
-                classes for language models or for bge-m3.
+                classes for language models.
         """
         known = by_class_or_name(model_name_or_path, model_class, ENCODERS)
-        return FlagModel(
+        kind = BGEM3FlagModel if known.class_name == "BGEM3FlagModel" else FlagModel
+        return kind(
             model_name_or_path,
             normalize_embeddings=normalize_embeddings,
             use_fp16=use_fp16,

@@ -75,8 +75,8 @@ RERANKERS = {
     "bge-reranker-v2-minicpm-layerwise": Known("LayerWiseFlagLLMReranker"),
     "bge-reranker-v2.5-gemma2-lightweight": Known("LightWeightFlagLLMReranker"),
 }
-_HERE = ("FlagModel", "FlagReranker")
-_BASE = "encoder-only-base"
+_HERE = ("FlagModel", "BGEM3FlagModel", "FlagReranker")
+_BASE, _M3 = "encoder-only-base", "encoder-only-m3"
 
 
 def by_class_or_name(path: str | Path, model_class: Any, table: dict[str, Known]) -> Known:
@@ -93,8 +93,11 @@ def by_class_or_name(path: str | Path, model_class: Any, table: dict[str, Known]
     """
     if model_class is not None:
         value = getattr(model_class, "value", model_class)
+        if value == _M3 and table is ENCODERS:
+            return Known("BGEM3FlagModel")
         if value != _BASE:
-            raise InvalidOptionError(f"model_class is {value!r}: only {_BASE!r} is here")
+            here = f"{_BASE!r} and {_M3!r} are" if table is ENCODERS else f"{_BASE!r} is"
+            raise InvalidOptionError(f"model_class is {value!r}: only {here} here")
         return Known("FlagModel" if table is ENCODERS else "FlagReranker")
     names = [_name(str(path))]
     if names[0] not in table and (Path(path) / MANIFEST_NAME).exists():
@@ -108,8 +111,7 @@ def by_class_or_name(path: str | Path, model_class: Any, table: dict[str, Known]
         )
     known = table[name]
     if known.class_name not in _HERE:
-        dense = "; FlagModel gives its dense vectors" if known.class_name == "BGEM3FlagModel" else ""
-        raise InvalidOptionError(f"{name} is FlagEmbedding's {known.class_name}, which is not here{dense}")
+        raise InvalidOptionError(f"{name} is FlagEmbedding's {known.class_name}, which is not here")
     return known
 
 

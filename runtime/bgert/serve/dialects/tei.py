@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 import numpy as np
 
-from bgert.reranker import logistic
+from bgert.reranker import logistic, softmax_of
 from bgert.results import shorten
 from bgert.serve.dialects.body import check_dimensions, decode, float_texts, json_text, number_texts, unit
 from bgert.serve.messages import Response
@@ -202,11 +202,7 @@ def _sequences(inputs: str | list[str | list[str]]) -> tuple[list[list[str]], bo
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Softmax over the labels, or the logistic function where there is one; each row by itself."""
-    if logits.shape[1] == 1:
-        return logistic(logits)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return result
+    return logistic(logits) if logits.shape[1] == 1 else softmax_of(logits)
 
 
 async def not_served(service: Service, request: Request) -> Response:  # noqa: ARG001 - as every handler

@@ -103,7 +103,8 @@ async def info(service: Service, request: Request) -> Response:
         raise Refusal("unavailable", "the server is starting", retry_after=2)
     served = any_model(service, request)
     manifest, settings = served.manifest, service.settings
-    kind: dict[str, Any] = {"embedding": {"pooling": manifest.pooling}}
+    pooling = {"lasttoken": "last_token"}.get(str(manifest.pooling), manifest.pooling)  # TEI's name
+    kind: dict[str, Any] = {"embedding": {"pooling": pooling}}
     if served.kind == "reranker":
         labels = {str(i): f"LABEL_{i}" for i in range(served.engine.columns)}
         ids = {name: int(number) for number, name in labels.items()}
