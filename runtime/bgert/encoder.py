@@ -11,7 +11,7 @@ from bgert.errors import InvalidOptionError, InvalidTextError
 from bgert.inputs import as_iterable, as_list, naming
 from bgert.joined_calls import JoinedCalls
 from bgert.lifecycle import never_copied
-from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated
+from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated, with_prompt
 from bgert.output_run import available_outputs, first_of, run_outputs
 from bgert.progress import progress_bar, token_bar
 from bgert.results import Embeddings, convert, cosines, dtype_name, output_shape, shorten
@@ -339,10 +339,3 @@ class Encoder(Model):
         if dimensions is not None:
             check_whole("dimensions", dimensions, 1, self.dimensions)
         return output_shape(dimensions or self.dimensions, dtype)
-
-
-def with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:
-    """Put the prompt before every text; items that are no str stay, for the tokenizer to refuse by index."""
-    if not prefix:
-        return windows
-    return ([prefix + text if isinstance(text, str) else text for text in window] for window in windows)

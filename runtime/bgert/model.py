@@ -323,3 +323,10 @@ def bounded(items: Iterable[Item], block: int) -> Iterator[list[Item]]:
         if not window:
             return
         yield window
+
+
+def with_prompt(windows: Iterator[list[str]], prefix: str) -> Iterator[list[str]]:
+    """Put the prompt before every text; items that are no str stay, for the tokenizer to refuse by index."""
+    if not prefix:
+        return windows
+    return ([prefix + text if isinstance(text, str) else text for text in window] for window in windows)

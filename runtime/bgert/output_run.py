@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from bgert.errors import InvalidOptionError, NonFiniteOutputError
-from bgert.model import WINDOW, bounded
+from bgert.model import WINDOW, bounded, with_prompt
 from bgert.outputs import EncoderOutputs, SparseEmbeddings, kept_tokens, sparse_of_rows, sparse_of_tokens
 from bgert.progress import progress_bar
 from bgert.results import Embeddings
@@ -51,8 +51,6 @@ def run_outputs(
     show_progress: bool | None,
 ) -> EncoderOutputs:
     """See `Encoder.encode_outputs`; warns of nothing."""
-    from bgert.encoder import with_prompt
-
     names = _asked(encoder, outputs)
     encoder.check_max_length(max_length)
     collected = _Collected(encoder, names, len(items))

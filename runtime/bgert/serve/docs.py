@@ -26,6 +26,7 @@ EXAMPLES = {
     "cohere.EmbedBody": {"model": "m", "texts": ["A first text."], "input_type": "search_document"},
     "tei.EmbedBody": {"inputs": ["A first text.", "Another."]},
     "RerankBody": {"model": "m", "query": "What is a panda?", "documents": ["A bear.", "A car."], "top_n": 2},
+    "SparseBody": {"inputs": ["A first text.", "Another."]},
     "PredictBody": {"inputs": ["What is a panda?", "A bear."]},
     "SimilarityBody": {"inputs": {"source_sentence": "A bear.", "sentences": ["A panda.", "A car."]}},
     "TokenizeBody": {"inputs": "A first text."},

@@ -180,6 +180,31 @@ def test_info(served):
     assert reranker["model_type"]["reranker"]["id2label"] == {"0": "LABEL_0"}
 
 
+def test_embed_sparse_of_a_splade_model(start, write_model, make_config, make_weights, tmp_path):
+    from bgert import Encoder
+    from bgert_export import export
+
+    config = make_config(architectures=["BertForMaskedLM"])
+    weights = make_weights(config)
+    draw, head = np.random.default_rng(3), "cls.predictions.transform"
+    for name, shape in ((f"{head}.dense.weight", (64, 64)), ("cls.predictions.bias", (config["vocab_size"],))):
+        weights[name] = (0.3 * draw.standard_normal(shape)).astype(np.float32)
+    weights[f"{head}.dense.bias"] = weights[f"{head}.LayerNorm.bias"] = np.zeros(64, np.float32)
+    weights[f"{head}.LayerNorm.weight"] = np.ones(64, np.float32)
+    folder = write_model(tmp_path / "checkpoint", config=config, weights=weights)
+    export(folder, tmp_path / "splade", pooling="splade", verify=False)
+    server, texts = start([tmp_path / "splade"]), ["copy a file", ""]
+    found = server.post("/embed_sparse", {"inputs": texts}).json
+    expected = Encoder(tmp_path / "splade").encode_outputs(texts).sparse
+    assert 0 < len(found[0]) < config["vocab_size"]
+    for items, vector in zip(found, expected, strict=True):
+        assert [item["index"] for item in items] == vector.indices.tolist()
+        same([item["value"] for item in items], vector.values)
+    assert server.post("/embed_sparse", {"inputs": "copy a file"}).json == found[:1]
+    assert server.post("/embed_sparse", {"inputs": "a", "dimensions": 8}).status == 422
+    assert server.get("/info").json["model_type"] == {"embedding": {"pooling": "splade"}}
+
+
 def test_vertex_and_invocations(served, prompted):
     reply = served.post("/vertex", {"instances": [{"inputs": "a"}, {"query": "a", "texts": ["b"]}]}).json
     same(reply["predictions"][0][0], prompted.encode("a"))

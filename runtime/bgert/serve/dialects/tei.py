@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bgert.serve.models import Served
     from bgert.serve.service import Service
 
-__all__ = ["embed", "failure", "headers", "model_of", "not_served", "predict", "side_of", "similarity"]
+__all__ = ["embed", "embed_sparse", "failure", "headers", "model_of", "not_served", "predict", "side_of", "similarity"]
 
 ERROR_TYPES = {
     "empty": "Empty",
@@ -44,6 +44,16 @@ class EmbedBody(msgspec.Struct, forbid_unknown_fields=True):
     prompt_name: str | None = None
     normalize: bool | None = None
     dimensions: int | None = None
+    model: str | None = None
+
+
+class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /embed_sparse`."""
+
+    inputs: str | list[str | int | list[int]]
+    truncate: bool | None = None
+    truncation_direction: str | None = None
+    prompt_name: str | None = None
     model: str | None = None
 
 
@@ -142,6 +152,36 @@ async def embed(service: Service, request: Request) -> Response:
     return Response(200, b"[%b]" % b",".join(texts), headers=headers(request, served, *told))
 
 
+async def embed_sparse(service: Service, request: Request) -> Response:
+    """`POST /embed_sparse`: what is above 0 of the vectors of a SPLADE model."""
+    body = decode(request.body, SparseBody, request.record)
+    served = service.pick(request, "encoder", model_of(request) or body.model)
+    if not (served.manifest.pooling or "").startswith("splade"):
+        raise Refusal("wrong_model", f"{served.name} is no SPLADE model: /embed gives its dense vectors")
+    rows = await service.embed_any(
+        request,
+        served,
+        [body.inputs] if isinstance(body.inputs, str) else body.inputs,
+        prefix=served.prefix(body.prompt_name),
+        truncate=body.truncate,
+        side=side_of(body.truncation_direction),
+        param="inputs",
+    )
+    texts = await service.offload(rows.size > NUMBERS_ON_LOOP, _sparse_texts, rows)
+    return Response(200, b"[%b]" % b",".join(texts), headers=headers(request, served))
+
+
+def _sparse_texts(rows: NDArray[np.float32]) -> list[bytes]:
+    """Each row as TEI's list of index and value."""
+    texts = []
+    for row in rows:
+        indices = np.flatnonzero(row)
+        values = number_texts(row[indices])
+        items = [b'{"index":%d,"value":%b}' % pair for pair in zip(indices.tolist(), values, strict=True)]
+        texts.append(b"[%b]" % b",".join(items))
+    return texts
+
+
 async def similarity(service: Service, request: Request) -> Response:
     """`POST /similarity`: cosines of sentences with one sentence."""
     body = decode(request.body, SimilarityBody, request.record)
@@ -206,5 +246,5 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 async def not_served(service: Service, request: Request) -> Response:  # noqa: ARG001 - as every handler
-    """Routes that need another kind of graph."""
-    raise Refusal("wrong_model", f"{request.path} is not served: the graphs of bgert give one dense vector a text")
+    """Routes that need another kind of output."""
+    raise Refusal("wrong_model", f"{request.path} is not served: it would be a vector a token")
