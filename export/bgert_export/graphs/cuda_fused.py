@@ -63,8 +63,8 @@ def write_encoder(
         exact_gelu: erf's GELU, not its tanh form.
 
     Raises:
-        UnsupportedCheckpointError: a weight overflows float16, a size is one that the operators do not take, or there is
-            another pooling or a dense layer.
+        UnsupportedCheckpointError: a weight overflows float16, a size is one that the operators do not take, or there
+            is another pooling or a dense layer.
     """
     if pooling not in ("cls", "mean") or projections:
         what = "dense layers are" if projections else f"the pooling {pooling} is"
