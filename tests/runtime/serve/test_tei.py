@@ -193,7 +193,7 @@ def test_embed_sparse_of_a_splade_model(start, write_model, make_config, make_we
     weights[f"{head}.LayerNorm.weight"] = np.ones(64, np.float32)
     folder = write_model(tmp_path / "checkpoint", config=config, weights=weights)
     export(folder, tmp_path / "splade", pooling="splade", verify=False)
-    server, texts = start([tmp_path / "splade"]), ["copy a file", ""]
+    server, texts = start([tmp_path / "splade"]), ["copy a file", "the text of the day"]
     found = server.post("/embed_sparse", {"inputs": texts}).json
     expected = Encoder(tmp_path / "splade").encode_outputs(texts).sparse
     assert 0 < len(found[0]) < config["vocab_size"]
