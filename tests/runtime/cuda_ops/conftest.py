@@ -45,7 +45,7 @@ def emulator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulator")
     (folder / "stub.cpp").write_text(STUB)
     fake, kernels = ROOT / "tools" / "fake_cuda", ROOT / "runtime" / "src" / "cuda_ops" / "kernels"
-    command = ["c++", "-std=c++20", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DFAKE_SM=90"]
+    command = ["c++", "-std=c++20", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-DFAKE_SM=90"]
     command += [f"-I{fake}", f"-I{kernels}", fake / "driver.cpp", folder / "stub.cpp", "-o", folder / "emulator.so"]
     subprocess.run(command, check=True)
     return Emulator(folder / "emulator.so")
