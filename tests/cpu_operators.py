@@ -5,7 +5,10 @@ from onnx import TensorProto, helper
 
 from bgert.backends.onnx_cpu import KERNELS
 
-SETS = ("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16")
+SETS = (
+    *("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"),
+    *("neondot", "neoni8mm", "neonbf16"),
+)
 TYPES = {np.int32: "INT32", np.float32: "FLOAT", np.uint8: "UINT8", np.int8: "INT8"}
 
 

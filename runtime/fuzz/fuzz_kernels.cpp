@@ -40,13 +40,16 @@ void check_attention(const bgert::Kernels& kernels) {
   const auto out = std::make_unique<float[]>(queries * stride);
   const auto scratch = std::make_unique<float[]>(kernels.attention_scratch(length, size));
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+  const auto table = below(2) == 0 ? random_floats(2 * length - 1, 2.0f) : nullptr;
+  const float* bias = table == nullptr ? nullptr : table.get() + (length - 1);
   for (std::size_t at = 0; at < stride; at += size) {
     kernels.attend({query.get() + at, key.get() + at, value.get() + at, out.get() + at, stride, queries, length, size,
-                    scale},
+                    scale, bias},
                    scratch.get());
     for (std::size_t q = 0; q < queries; ++q) {
       std::vector<double> weights(length);
       for (std::size_t k = 0; k < length; ++k) {
+        if (bias != nullptr) weights[k] = double{bias[static_cast<std::ptrdiff_t>(k) - static_cast<std::ptrdiff_t>(q)]};
         for (std::size_t i = 0; i < size; ++i) {
           weights[k] += double{query[q * stride + at + i]} * double{key[k * stride + at + i]} * double{scale};
         }
@@ -91,6 +94,20 @@ void check_rows(const bgert::Kernels& kernels) {
   }
 }
 
+double gelu(double value) { return value * 0.5 * std::erfc(-value / std::sqrt(2.0)); }
+
+// A few of the rows by themselves have to have the same bits: multiply(first row, rows, out).
+template <class Out, class Multiply>
+void expect_same_alone(std::size_t rows, const Out* together, const Multiply& multiply, const char* kernel,
+                       const char* set) {
+  const std::size_t first = below(rows), some = 1 + below(rows - first), count = some * bgert::kPanelColumns;
+  const auto alone = std::make_unique<Out[]>(count);
+  multiply(first, some, alone.get());
+  if (std::memcmp(alone.get(), together + first * bgert::kPanelColumns, count * sizeof(Out)) == 0) return;
+  std::fprintf(stderr, "FAILED: %s of %s: %zu of %zu rows have other bits alone\n", kernel, set, some, rows);
+  std::abort();
+}
+
 float from_bf16(unsigned short half) {
   const unsigned bits = static_cast<unsigned>(half) << 16;
   float value;
@@ -101,24 +118,39 @@ float from_bf16(unsigned short half) {
 // One panel in each precision, from rows of exactly the size that it may read.
 void check_panels(const bgert::Kernels& kernels) {
   constexpr std::size_t kColumns = bgert::kPanelColumns;
-  const std::size_t rows = 1 + below(40), depth = 4 * (1 + below(40));
+  const std::size_t rows = 1 + below(40), depth = 4 * (1 + below(below(8) == 0 ? 400 : 40));
   const auto x = random_floats(rows * depth, 1.0f), weights = random_floats(depth * kColumns, 1.0f);
   const auto bias = random_floats(kColumns, 1.0f);
   const auto out = std::make_unique<float[]>(rows * kColumns);
-  kernels.linear_fp32(rows, x.get(), {weights.get(), bias.get(), depth}, false, out.get(), kColumns);
+  const bool with_gelu = below(2) == 0;
+  const auto fp32 = [&](std::size_t first, std::size_t count, float* to) {
+    kernels.linear_fp32(count, x.get() + first * depth, {weights.get(), bias.get(), depth}, with_gelu, to, kColumns);
+  };
+  fp32(0, rows, out.get());
+  expect_same_alone(rows, out.get(), fp32, "linear_fp32", kernels.name);
   for (std::size_t i = 0; i < rows * kColumns; ++i) {
     double wanted = double{bias[i % kColumns]};
     for (std::size_t k = 0; k < depth; ++k) {
       wanted += double{x[i / kColumns * depth + k]} * double{weights[k * kColumns + i % kColumns]};
     }
-    expect(double{out[i]}, wanted, 3e-5, "linear_fp32", kernels.name);
+    expect(double{out[i]}, with_gelu ? gelu(wanted) : wanted, 3e-5, "linear_fp32", kernels.name);
   }
 
   const auto x16 = std::make_unique<unsigned short[]>(rows * depth);
   const auto weights16 = std::make_unique<unsigned short[]>(depth * kColumns);
   kernels.round_bf16(x.get(), rows * depth, x16.get());
   kernels.round_bf16(weights.get(), depth * kColumns, weights16.get());
-  kernels.linear_bf16(rows, x16.get(), {weights16.get(), bias.get(), depth}, out.get(), kColumns);
+  const auto out16 = std::make_unique<unsigned short[]>(rows * kColumns);
+  const auto bf16 = [&](std::size_t first, std::size_t count, float* to) {
+    kernels.linear_bf16(count, x16.get() + first * depth, {weights16.get(), bias.get(), depth}, to, kColumns);
+  };
+  const auto gelu_bf16 = [&](std::size_t first, std::size_t count, unsigned short* to) {
+    kernels.linear_gelu_bf16(count, x16.get() + first * depth, {weights16.get(), bias.get(), depth}, to, kColumns);
+  };
+  bf16(0, rows, out.get());
+  gelu_bf16(0, rows, out16.get());
+  expect_same_alone(rows, out.get(), bf16, "linear_bf16", kernels.name);
+  expect_same_alone(rows, out16.get(), gelu_bf16, "linear_gelu_bf16", kernels.name);
   for (std::size_t i = 0; i < rows * kColumns; ++i) {
     double wanted = double{bias[i % kColumns]};
     for (std::size_t k = 0; k < depth; ++k) {
@@ -126,6 +158,7 @@ void check_panels(const bgert::Kernels& kernels) {
                 double{from_bf16(weights16[k / 2 * kColumns * 2 + i % kColumns * 2 + k % 2])};
     }
     expect(double{out[i]}, wanted, 3e-5, "linear_bf16", kernels.name);
+    expect(double{from_bf16(out16[i])}, gelu(wanted), 1.0 / 256, "linear_gelu_bf16", kernels.name);
   }
 
   const std::size_t stride = depth + bgert::kRowScaleBytes;
@@ -139,8 +172,12 @@ void check_panels(const bgert::Kernels& kernels) {
     weights8[i] = static_cast<signed char>(static_cast<int>(below(255)) - 127);
     sums[i / 4 % kColumns] += weights8[i];
   }
-  kernels.linear_int8(rows, bytes.get(), {weights8.get(), bias.get(), sums.get(), bias.get(), depth}, false, out.get(),
-                      kColumns);
+  const auto int8 = [&](std::size_t first, std::size_t count, float* to) {
+    kernels.linear_int8(count, bytes.get() + first * stride,
+                        {weights8.get(), bias.get(), sums.get(), bias.get(), depth}, with_gelu, to, kColumns);
+  };
+  int8(0, rows, out.get());
+  expect_same_alone(rows, out.get(), int8, "linear_int8", kernels.name);
   for (std::size_t i = 0; i < rows * kColumns; ++i) {
     const unsigned char* row = bytes.get() + i / kColumns * stride;
     float scale;
@@ -152,8 +189,8 @@ void check_panels(const bgert::Kernels& kernels) {
       total += (static_cast<long>(row[k]) - zero) * weights8[k / 4 * kColumns * 4 + i % kColumns * 4 + k % 4];
     }
     const double bias_here = double{bias[i % kColumns]};
-    expect(double{out[i]}, static_cast<double>(total) * double{scale} * bias_here + bias_here, 1e-5, "linear_int8",
-           kernels.name);
+    const double wanted = static_cast<double>(total) * double{scale} * bias_here + bias_here;
+    expect(double{out[i]}, with_gelu ? gelu(wanted) : wanted, 1e-5, "linear_int8", kernels.name);
   }
 }
 
@@ -166,7 +203,7 @@ int main(int argc, char** argv) {
   std::size_t rounds = 0;
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
-    for (const char* name : {"baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"}) {
+    for (const char* name : bgert::kKernelNames) {
       const bgert::Kernels* kernels = bgert::choose_kernels(name);
       if (kernels == nullptr) continue;
       check_attention(*kernels);
@@ -175,5 +212,9 @@ int main(int argc, char** argv) {
       ++rounds;
     }
   }
-  std::printf("%zu rounds of random shapes agree with double precision\n", rounds);
+  std::printf("%zu rounds of random shapes agree with double precision, by", rounds);
+  for (const char* name : bgert::kKernelNames) {
+    if (bgert::choose_kernels(name) != nullptr) std::printf(" %s", name);
+  }
+  std::printf("; %s is the best\n", bgert::choose_kernels(nullptr)->name);
 }

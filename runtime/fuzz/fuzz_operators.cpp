@@ -285,7 +285,7 @@ int main(int argc, char** argv) {
   std::uint64_t rounds = 0;
   for (; std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds; ++rounds) {
     rng.seed(seed + rounds);
-    for (const char* name : {"baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"}) {
+    for (const char* name : bgert::kKernelNames) {
       if (bgert::choose_kernels(name) == nullptr) continue;
       setenv("BGERT_KERNELS", name, 1);
       SessionOptions options;

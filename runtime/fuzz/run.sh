@@ -37,6 +37,13 @@ case $(uname -m) in
       "${CXX:-g++}" $flags ${set#* } -c "src/cpu_ops/isa_$name.cpp" -o "$build/$name.o"
     done
     ;;
+  aarch64)
+    flags="$flags -DBGERT_ARM64"
+    for set in "dot " "i8mm +i8mm" "bf16 +i8mm+bf16"; do
+      name=neon${set%% *}
+      "${CXX:-g++}" $flags "-march=armv8.2-a+dotprod${set#* }" -c "src/cpu_ops/isa_$name.cpp" -o "$build/$name.o"
+    done
+    ;;
 esac
 for name in isa_baseline choose operators linear_operators custom_ops; do
   "${CXX:-g++}" $flags -c "src/cpu_ops/$name.cpp" -o "$build/$name.o"

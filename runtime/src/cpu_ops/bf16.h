@@ -7,12 +7,15 @@
 
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include "neon_bf16.h"
 #endif
 
 namespace {
 
 using Bf16 = unsigned short;
 
+#if !defined(__aarch64__)  // neon_bf16.h has them
 #if defined(__AVX512BF16__)
 
 inline void store_bf16(Bf16* to, Vec value) {
@@ -51,30 +54,41 @@ inline Vec add_dot(Vec total, int pair, const Bf16* pairs) {
 
 #endif
 
+constexpr int kBf16Rows = kTileRows, kBf16Vecs = kTileVecs;
+
+// total += rows of x times the columns that `weights` begins with.
+template <int R>
+[[gnu::always_inline]] inline void add_bf16_products(const Bf16* x, const Bf16* weights, Size depth,
+                                                     Vec (&total)[R][kBf16Vecs]) {
+  for (Size k = 0; k < depth; k += 2) {
+    const Bf16* pairs = weights + k * bgert::kPanelColumns;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      int pair;
+      __builtin_memcpy(&pair, x + static_cast<Size>(r) * depth + k, sizeof pair);
+#pragma GCC unroll 2
+      for (int n = 0; n < kBf16Vecs; ++n) total[r][n] = add_dot(total[r][n], pair, pairs + 2 * n * kLanes);
+    }
+  }
+}
+
+#endif
+
 // One panel of 32 columns: out = x * weights + bias, as floats or as the GELU of it in bfloat16.
 template <int R, class Out>
 inline void bf16_tile(const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
-  for (Size column = 0; column < bgert::kPanelColumns; column += 2 * kLanes) {
-    Vec total[R][2];
+  for (Size column = 0; column < bgert::kPanelColumns; column += kBf16Vecs * kLanes) {
+    Vec total[R][kBf16Vecs];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      total[r][0] = load(panel.bias + column);
-      total[r][1] = load(panel.bias + column + kLanes);
+#pragma GCC unroll 8
+      for (int n = 0; n < kBf16Vecs; ++n) total[r][n] = load(panel.bias + column + n * kLanes);
     }
-    for (Size k = 0; k < panel.depth; k += 2) {
-      const Bf16* pairs = panel.weights + (k * bgert::kPanelColumns + 2 * column);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        int pair;
-        __builtin_memcpy(&pair, x + static_cast<Size>(r) * panel.depth + k, sizeof pair);
-        total[r][0] = add_dot(total[r][0], pair, pairs);
-        total[r][1] = add_dot(total[r][1], pair, pairs + 2 * kLanes);
-      }
-    }
+    add_bf16_products(x, panel.weights + 2 * column, panel.depth, total);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) {
+#pragma GCC unroll 8
+      for (int n = 0; n < kBf16Vecs; ++n) {
         Out* to = out + (static_cast<Size>(r) * stride + column + static_cast<Size>(n * kLanes));
         if constexpr (sizeof(Out) == sizeof(Bf16)) {
           store_bf16(to, gelu_of(total[r][n]));
@@ -86,7 +100,7 @@ inline void bf16_tile(const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Si
   }
 }
 
-template <class Out, int R = kTileRows>
+template <class Out, int R = kBf16Rows>
 inline void bf16_rows(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
   if (rows == R) return bf16_tile<R>(x, panel, out, stride);
   if constexpr (R > 1) bf16_rows<Out, R - 1>(rows, x, panel, out, stride);
@@ -95,7 +109,7 @@ inline void bf16_rows(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, O
 template <class Out>
 inline void bf16_panel(Size rows, const Bf16* x, const bgert::Bf16Panel& panel, Out* out, Size stride) {
   if (rows == 0) return;
-  const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
+  const Size blocks = (rows + kBf16Rows - 1) / kBf16Rows, step = (rows + blocks - 1) / blocks;
   for (Size row = 0; row < rows; row += step) {
     const Size here = rows - row < step ? rows - row : step;
     bf16_rows(here, x + row * panel.depth, panel, out + row * stride, stride);

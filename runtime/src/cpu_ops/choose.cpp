@@ -2,6 +2,10 @@
 
 #ifdef BGERT_X86
 #include <cpuid.h>
+#elif defined(BGERT_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(BGERT_ARM64) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include "kernels.h"
@@ -15,6 +19,10 @@ extern const Kernels kernels_avx2vnni;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx512vnni;
 extern const Kernels kernels_avx512bf16;
+#elif defined(BGERT_ARM64)
+extern const Kernels kernels_neondot;
+extern const Kernels kernels_neoni8mm;
+extern const Kernels kernels_neonbf16;
 #endif
 
 #ifdef BGERT_X86
@@ -46,6 +54,35 @@ struct Processor {
 };
 
 }  // namespace
+#elif defined(BGERT_ARM64)
+namespace {
+
+// What the system says that a process may use.
+struct Processor {
+  bool dotprod = false, i8mm = false, bf16 = false;
+
+#if defined(__linux__)
+  Processor() {
+    const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    dotprod = (first & 1UL << 20) != 0;
+    i8mm = dotprod && (second & 1UL << 13) != 0;
+    bf16 = i8mm && (second & 1UL << 14) != 0;
+  }
+#elif defined(__APPLE__)
+  Processor() {
+    const auto has = [](const char* name) {
+      int value = 0;
+      std::size_t size = sizeof value;
+      return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+    };
+    dotprod = has("hw.optional.arm.FEAT_DotProd");
+    i8mm = dotprod && has("hw.optional.arm.FEAT_I8MM");
+    bf16 = i8mm && has("hw.optional.arm.FEAT_BF16");
+  }
+#endif
+};
+
+}  // namespace
 #endif
 
 const Kernels* choose_kernels(const char* wanted) {
@@ -58,6 +95,11 @@ const Kernels* choose_kernels(const char* wanted) {
   if (processor.avx512) available[count++] = &kernels_avx512;
   if (processor.avx_vnni) available[count++] = &kernels_avx2vnni;
   if (processor.avx2) available[count++] = &kernels_avx2;
+#elif defined(BGERT_ARM64)
+  const Processor processor;
+  if (processor.bf16) available[count++] = &kernels_neonbf16;
+  if (processor.i8mm) available[count++] = &kernels_neoni8mm;
+  if (processor.dotprod) available[count++] = &kernels_neondot;
 #endif
   available[count++] = &kernels_baseline;
   if (wanted == nullptr || *wanted == '\0') return available[0];

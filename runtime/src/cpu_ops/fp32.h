@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "products.h"
 #include "row_ops.h"
 #include "simd.h"
 
@@ -10,27 +11,18 @@ namespace {
 // One panel of 32 columns: out = x * weights + bias, GELU of it if asked.
 template <int R>
 inline void fp32_tile(const float* x, const bgert::Fp32Panel& panel, bool with_gelu, float* out, Size stride) {
-  for (Size column = 0; column < bgert::kPanelColumns; column += 2 * kLanes) {
-    Vec total[R][2];
+  for (Size column = 0; column < bgert::kPanelColumns; column += kTileVecs * kLanes) {
+    Vec total[R][kTileVecs];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      total[r][0] = load(panel.bias + column);
-      total[r][1] = load(panel.bias + column + kLanes);
+#pragma GCC unroll 4
+      for (int n = 0; n < kTileVecs; ++n) total[r][n] = load(panel.bias + column + n * kLanes);
     }
-    for (Size k = 0; k < panel.depth; ++k) {
-      const float* weights = panel.weights + (k * bgert::kPanelColumns + column);
-      const Vec first = load(weights), second = load(weights + kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Vec factor = broadcast(x[static_cast<Size>(r) * panel.depth + k]);
-        total[r][0] += factor * first;
-        total[r][1] += factor * second;
-      }
-    }
+    add_products(x, panel.depth, panel.weights + column, bgert::kPanelColumns, panel.depth, total);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) {
+#pragma GCC unroll 4
+      for (int n = 0; n < kTileVecs; ++n) {
         float* to = out + (static_cast<Size>(r) * stride + column + static_cast<Size>(n * kLanes));
         store(to, with_gelu ? gelu_of(total[r][n]) : total[r][n]);
       }

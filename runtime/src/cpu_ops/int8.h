@@ -10,12 +10,16 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include "neon_int8.h"
 #endif
 
 namespace {
 
 using Byte = unsigned char;
 using SignedByte = signed char;
+
+#if !defined(__aarch64__)  // neon_int8.h has them
 
 // total + four products a lane: `quad` holds four unsigned bytes, `quads` four signed ones for each lane.
 inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
@@ -48,6 +52,27 @@ inline VecInt add_quads(VecInt total, int quad, const SignedByte* quads) {
   return total + (weights >> 24) * (quad >> 24 & 0xFF);
 #endif
 }
+
+constexpr int kInt8Rows = kTileRows, kInt8Vecs = kTileVecs;
+constexpr unsigned kByteOffset = 0;  // what rows of bytes are too small by where they are multiplied
+
+// total += rows of x, `stride` apart, times the columns that `weights` begins with.
+template <int R>
+[[gnu::always_inline]] inline void add_byte_products(const Byte* x, Size stride, const SignedByte* weights, Size depth,
+                                                     VecInt (&total)[R][kInt8Vecs]) {
+  for (Size k = 0; k < depth; k += 4) {
+    const SignedByte* quads = weights + k * bgert::kPanelColumns;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      int quad;
+      __builtin_memcpy(&quad, x + static_cast<Size>(r) * stride + k, sizeof quad);
+#pragma GCC unroll 2
+      for (int n = 0; n < kInt8Vecs; ++n) total[r][n] = add_quads(total[r][n], quad, quads + 4 * n * kLanes);
+    }
+  }
+}
+
+#endif
 
 inline Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
 
@@ -108,26 +133,17 @@ inline void quantize_row(const float* x, const float* factors, Size size, Byte* 
 template <int R>
 inline void int8_tile(const Byte* x, const bgert::Int8Panel& panel, bool with_gelu, float* out, Size out_stride) {
   const Size stride = panel.depth + sizeof(RowScale);
-  for (Size column = 0; column < bgert::kPanelColumns; column += 2 * kLanes) {
-    VecInt total[R][2] = {};
-    for (Size k = 0; k < panel.depth; k += 4) {
-      const SignedByte* quads = panel.weights + (k * bgert::kPanelColumns + 4 * column);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        int quad;
-        __builtin_memcpy(&quad, x + static_cast<Size>(r) * stride + k, sizeof quad);
-        total[r][0] = add_quads(total[r][0], quad, quads);
-        total[r][1] = add_quads(total[r][1], quad, quads + 4 * kLanes);
-      }
-    }
+  for (Size column = 0; column < bgert::kPanelColumns; column += kInt8Vecs * kLanes) {
+    VecInt total[R][kInt8Vecs] = {};
+    add_byte_products(x, stride, panel.weights + 4 * column, panel.depth, total);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       RowScale row;
       __builtin_memcpy(&row, x + static_cast<Size>(r) * stride + panel.depth, sizeof row);
-#pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) {
+#pragma GCC unroll 8
+      for (int n = 0; n < kInt8Vecs; ++n) {
         const Size at = column + static_cast<Size>(n * kLanes);
-        const VecInt exact = wrapped(wrapped(total[r][n]) - wrapped(load_int(panel.sums + at)) * row.zero);
+        const VecInt exact = wrapped(wrapped(total[r][n]) - wrapped(load_int(panel.sums + at)) * (row.zero - kByteOffset));
         const Vec value = to_float(exact) * (load(panel.scales + at) * row.scale) + load(panel.bias + at);
         store(out + static_cast<Size>(r) * out_stride + at, with_gelu ? gelu_of(value) : value);
       }
@@ -135,7 +151,7 @@ inline void int8_tile(const Byte* x, const bgert::Int8Panel& panel, bool with_ge
   }
 }
 
-template <int R = kTileRows>
+template <int R = kInt8Rows>
 inline void int8_rows(Size rows, const Byte* x, const bgert::Int8Panel& panel, bool with_gelu, float* out,
                       Size out_stride) {
   if (rows == R) return int8_tile<R>(x, panel, with_gelu, out, out_stride);
@@ -145,7 +161,7 @@ inline void int8_rows(Size rows, const Byte* x, const bgert::Int8Panel& panel, b
 inline void linear_int8(Size rows, const Byte* x, const bgert::Int8Panel& panel, bool with_gelu, float* out,
                         Size out_stride) {
   if (rows == 0) return;
-  const Size blocks = (rows + kTileRows - 1) / kTileRows, step = (rows + blocks - 1) / blocks;
+  const Size blocks = (rows + kInt8Rows - 1) / kInt8Rows, step = (rows + blocks - 1) / blocks;
   for (Size row = 0; row < rows; row += step) {
     const Size here = rows - row < step ? rows - row : step;
     int8_rows(here, x + row * (panel.depth + sizeof(RowScale)), panel, with_gelu, out + row * out_stride, out_stride);

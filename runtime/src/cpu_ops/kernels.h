@@ -37,7 +37,7 @@ struct Bf16Panel {
 };
 
 struct Int8Panel {
-  const signed char* weights;
+  const signed char* weights;  // from -127 to 127
   const float* scales;
   const int* sums;  // of each column's weights
   const float* bias;
@@ -66,6 +66,10 @@ struct Kernels {
   void (*linear_int8)(std::size_t rows, const unsigned char* x, const Int8Panel& panel, bool with_gelu, float* out,
                       std::size_t stride);
 };
+
+// All there are, of every architecture.
+constexpr const char* kKernelNames[] = {"baseline",   "avx2",    "avx2vnni", "avx512",  "avx512vnni",
+                                        "avx512bf16", "neondot", "neoni8mm", "neonbf16"};
 
 // The best the processor has, or the one that BGERT_KERNELS names; nullptr if it does not have that.
 const Kernels* choose_kernels(const char* wanted);

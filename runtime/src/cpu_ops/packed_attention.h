@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "products.h"
 #include "simd.h"
 
 namespace {
@@ -22,31 +23,27 @@ struct Output {
 template <int R, int N>
 inline void tile(Rows a, Rows b, Size depth, Output c) {
   Vec total[R][N] = {};
-  for (Size k = 0; k < depth; ++k) {
-    Vec row[N];
-    for (int n = 0; n < N; ++n) row[n] = load(b.at + k * b.stride + n * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec factor = broadcast(a.at[static_cast<Size>(r) * a.stride + k]);
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) total[r][n] += factor * row[n];
-    }
-  }
+  add_products(a.at, a.stride, b.at, b.stride, depth, total);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int n = 0; n < N; ++n) store(c.at + static_cast<Size>(r) * c.stride + n * kLanes, total[r][n] * c.factors[r]);
   }
 }
 
 // All columns of one block of R rows; `columns` is a multiple of the register width.
-template <int R>
+template <int R, int N = kTileVecs>
 inline void multiply_block(Rows a, Rows b, Size depth, Output c, Size columns) {
+  constexpr Size kWidth = N * kLanes;
   Size at = 0;
-  for (; at + 2 * kLanes <= columns; at += 2 * kLanes) {
-    tile<R, 2>(a, {b.at + at, b.stride}, depth, {c.at + at, c.stride, c.factors});
+  for (; at + kWidth <= columns; at += kWidth) {
+    tile<R, N>(a, {b.at + at, b.stride}, depth, {c.at + at, c.stride, c.factors});
   }
-  if (at < columns) tile<R, 1>(a, {b.at + at, b.stride}, depth, {c.at + at, c.stride, c.factors});
+  if constexpr (N > 1) {
+    if (at < columns) {
+      multiply_block<R, N / 2>(a, {b.at + at, b.stride}, depth, {c.at + at, c.stride, c.factors}, columns - at);
+    }
+  }
 }
 
 template <int R = kTileRows>

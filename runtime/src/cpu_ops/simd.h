@@ -10,9 +10,6 @@
 #elif defined(__AVX2__)
 #define BGERT_LANES 8
 #define BGERT_TILE_ROWS 6
-#elif defined(__aarch64__)
-#define BGERT_LANES 4
-#define BGERT_TILE_ROWS 12
 #else
 #define BGERT_LANES 4
 #define BGERT_TILE_ROWS 6
@@ -23,7 +20,13 @@ namespace {
 using Size = decltype(sizeof(0));
 
 constexpr int kLanes = BGERT_LANES;
-constexpr int kTileRows = BGERT_TILE_ROWS;  // with two registers a row, what the register file holds
+// Rows of a tile and registers a row: with what they are multiplied by, what the register file holds.
+constexpr int kTileRows = BGERT_TILE_ROWS;
+#if defined(__aarch64__)
+constexpr int kTileVecs = 4;
+#else
+constexpr int kTileVecs = 2;
+#endif
 
 using Vec = float __attribute__((vector_size(4 * BGERT_LANES)));
 using VecInt = int __attribute__((vector_size(4 * BGERT_LANES)));

@@ -1,0 +1,3 @@
+#include "isa.h"
+
+BGERT_KERNEL_TABLE(neonbf16)
