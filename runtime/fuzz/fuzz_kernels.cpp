@@ -119,7 +119,8 @@ float from_bf16(unsigned short half) {
 void check_panels(const bgert::Kernels& kernels) {
   constexpr std::size_t kColumns = bgert::kPanelColumns;
   const std::size_t rows = 1 + below(40), depth = 4 * (1 + below(below(8) == 0 ? 400 : 40));
-  const auto x = random_floats(rows * depth, 1.0f), weights = random_floats(depth * kColumns, 1.0f);
+  const auto x = random_floats(rows * depth, 1.0f);
+  const auto weights = random_floats(depth * kColumns, 3.0f / std::sqrt(static_cast<float>(depth)));
   const auto bias = random_floats(kColumns, 1.0f);
   const auto out = std::make_unique<float[]>(rows * kColumns);
   const bool with_gelu = below(2) == 0;
