@@ -2,6 +2,7 @@
 # make test   the tests; those that need a GPU, mteb or published vocabularies are skipped where these are not
 # make wheels dist/: source distribution and wheels for x86-64 and ARM, cross-compiled (on Debian: Python's headers)
 # make check-wheels   each of them installed in a small system without a compiler, and run (Debian, root)
+# make check-arm   the kernels for ARM, cross-compiled and run on emulated processors (Debian)
 # make bench  bgert beside its peers, each in its own environment; then the README's tables and plots
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ DEMO_FOLDER = build/demo/all-MiniLM-L6-v2
 BENCH ?= --models minilm,bge-small,bge-base --sets short,passages,mixed,long --rounds 3 --scale 0.35
 SOURCES = pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/src/* runtime/src/*/*)
 
-.PHONY: demo test lint fuzz wheels check-wheels docs bench clean
+.PHONY: demo test lint fuzz wheels check-wheels check-arm docs bench clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,10 +43,16 @@ fuzz:
 	sh runtime/fuzz/run.sh
 
 RELEASE = build/release/tools
-wheels:
+$(RELEASE)/.installed: release/requirements.txt
 	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
 	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check -r release/requirements.txt
+	@touch $@
+
+wheels: $(RELEASE)/.installed
 	$(RELEASE)/bin/python release/wheels.py
+
+check-arm: $(RELEASE)/.installed
+	$(RELEASE)/bin/python release/run_kernels.py
 
 check-wheels: $(STAMP)
 	$(BIN)/python release/run_wheels.py

@@ -9,6 +9,7 @@ from pathlib import Path
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # The suite that has a Python; 3.12 was in no release of Debian, and its stable ABI is built with newer headers.
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "sid"}
+EMULATOR = "trixie"  # the suite of qemu: ONNX Runtime 1.32 for ARM ends in a fault under bookworm's 7.2
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 

@@ -20,12 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from debian import SUITES, Debian
+from debian import EMULATOR, SUITES, Debian
 from truth import write
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES = ("x86_64", "aarch64")
-EMULATOR = "trixie"  # the suite: ONNX Runtime 1.32 for ARM ends in a fault under bookworm's qemu 7.2
 PLATFORMS = [*(f"manylinux_2_{minor}" for minor in range(28, 16, -1)), "manylinux2014"]
 
 

@@ -59,16 +59,16 @@ def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path = ROO
     return done.stdout
 
 
-def toolchain(folder: Path, machine: str) -> Path:
-    """A CMake toolchain file for Zig's Clang and libc++, both of which end up inside the library."""
+def toolchain(folder: Path, machine: str, libc: str = f"gnu.{GLIBC}") -> Path:
+    """A CMake toolchain file for Zig's Clang and libc++, both of which end up inside the library; "musl" does, too."""
     import ziglang
 
     zig = Path(ziglang.__file__).parent / "zig"
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["set(CMAKE_SYSTEM_NAME Linux)", f"set(CMAKE_SYSTEM_PROCESSOR {machine})"]
     tools = {
-        "CXX_COMPILER": f"c++ -target {machine}-linux-gnu.{GLIBC}",
-        "C_COMPILER": f"cc -target {machine}-linux-gnu.{GLIBC}",
+        "CXX_COMPILER": f"c++ -target {machine}-linux-{libc}",
+        "C_COMPILER": f"cc -target {machine}-linux-{libc}",
         "AR": "ar",
         "RANLIB": "ranlib",
     }

@@ -3,9 +3,9 @@
     python tools/arm_loops.py                        compiled by Zig's Clang (PyPI: ziglang), as the wheels are
     python tools/arm_loops.py --compiler aarch64-linux-gnu-g++
 
-No ARM processor is needed and nothing is timed: the loops are read out of the compiler's assembly, and the pipes of a core
-are in Arm's Software Optimization Guides. Caches, latencies and what is outside of the loops are left out, so a share is a
-bound and no measurement; benchmarks/arm.py measures on a real processor.
+No ARM processor is needed and nothing is timed: the loops are read out of the compiler's assembly, and the pipes of a
+core are those of LLVM's scheduling model (Neoverse V1) and Arm's Software Optimization Guides. Caches, latencies and
+what is outside of the loops are left out, so a share is a bound and no measurement; benchmarks/arm.py measures.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def loops_of(assembly: str) -> list[Loop]:
         target = re.search(r"^\s+(?:b\.\w+|b\w{2}|cbn?z|tbn?z)\s+.*?(\.L\w+)$", line)
         if target and at.get(target[1], i) < i:
             spans.append((at[target[1]], i))
-    inner = [one for one in spans if not any(other != one and one[0] <= other[0] and other[1] <= one[1] for other in spans)]
+    inner = [
+        one for one in spans if not any(other != one and one[0] <= other[0] and other[1] <= one[1] for other in spans)
+    ]
     bodies = [[line for line in lines[a : b + 1] if not line.endswith(":")] for a, b in inner]
     return [loop for loop in map(read_loop, bodies) if loop is not None]
 
@@ -116,7 +118,16 @@ def assembly_of(name: str, compiler: list[str]) -> str:
     """What the compiler makes of one set of kernels, with the flags of the wheels."""
     zig = "c++" in compiler[1:2]
     arch = f"generic{SETS[name]}" if zig else f"armv8.2-a{SETS[name]}"
-    flags = ["-std=c++20", "-O3", "-g0", "-DNDEBUG", "-fPIC", "-ffp-contract=fast", "-DBGERT_ARM64", f"-I{ROOT / 'runtime/src'}"]
+    flags = [
+        "-std=c++20",
+        "-O3",
+        "-g0",
+        "-DNDEBUG",
+        "-fPIC",
+        "-ffp-contract=fast",
+        "-DBGERT_ARM64",
+        f"-I{ROOT / 'runtime/src'}",
+    ]
     flags += [f"-mcpu={arch}" if zig else f"-march={arch}"] if SETS[name] else []
     source = str(ROOT / f"runtime/src/cpu_ops/isa_{name}.cpp")
     with tempfile.TemporaryDirectory() as folder:
@@ -147,12 +158,20 @@ def main() -> None:
         if spec is None or spec.origin is None:
             raise SystemExit("pip install ziglang==0.17.1, or name another with --compiler")
         compiler = [str(Path(spec.origin).parent / "zig"), "c++", "-target", "aarch64-linux-gnu.2.28"]
-    print("| kernels | products | of them a turn | multiply-adds | other vector | loads | all | a multiply-add | spills |", end="")
-    print(" | ".join(["", *CORES, ""]).strip(" |").join([" ", " |"]))
+    head = ["kernels", "instruction", "of them", "multiply-adds", "other vector", "loads", "all", "all a multiply-add"]
+    head += ["spills", *CORES]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name in SETS:
         for (product, widened), loop in sorted(best(loops_of(assembly_of(name, compiler))).items()):
             shares = [loop.share(core) for core in CORES.values()]
-            cells = [name, f"{product}{', widened' if widened else ''}", loop.products, loop.macs, loop.vector, loop.loads]
+            cells = [
+                name,
+                f"{product}{', widened' if widened else ''}",
+                loop.products,
+                loop.macs,
+                loop.vector,
+                loop.loads,
+            ]
             cells += [loop.all, f"{loop.all / loop.macs:.3f}", loop.spills]
             cells += ["none" if share is None else f"{share:.0%}" for share in shares]
             print("| " + " | ".join(map(str, cells)) + " |")
