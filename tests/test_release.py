@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bgert.backends.onnx_cpu import kernels_name
+from cpu_operators import SETS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,6 +68,18 @@ def test_kernels_are_those_that_the_system_says_the_processor_has():
     if best is None:
         pytest.skip("no flags of the processor in /proc/cpuinfo")
     assert kernels_name() == best
+
+
+def test_every_set_of_kernels_is_known_wherever_sets_are_listed():
+    """A file is compiled for each; the fuzzers, the tests and what a wheel is asked go through all."""
+    sources = ROOT / "runtime/src/cpu_ops"
+    compiled = {path.stem.removeprefix("isa_") for path in sources.glob("isa_*.cpp")}
+    named = re.search(r"kKernelNames\[\] = \{(.*?)\}", (sources / "kernels.h").read_text(), re.DOTALL)
+    assert set(re.findall(r'"(\w+)"', named[1])) == compiled
+    assert set(SETS) == compiled
+    assert {"baseline", *load("check_wheel")._KERNELS} == compiled
+    choose = (sources / "choose.cpp").read_text()
+    assert {name for name in compiled if f"&kernels_{name};" in choose} == compiled
 
 
 def test_slower_kernels_than_the_processor_has_are_seen(truth):
