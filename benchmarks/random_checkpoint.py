@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bgert_export.architecture import Architecture
+from bgert_export.families import FAMILIES
 
 # name: layers, hidden size, heads, vocabulary, whether it is a reranker (with XLM-RoBERTa's vocabulary one of those)
 GEOMETRIES = {
@@ -31,6 +32,71 @@ GEOMETRIES = {
     "bge-reranker-base": (12, 768, 12, 250002, True),
     "bge-reranker-large": (24, 1024, 16, 250002, True),
 }
+# name: the fields of config.json as the published checkpoints have them, but for what changes no arithmetic.
+_NOMIC = {
+    "model_type": "nomic_bert",
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "vocab_size": 30528,
+    "n_positions": 8192,
+    "rotary_emb_base": 1000,
+    "activation_function": "swiglu",
+    "type_vocab_size": 2,
+    "layer_norm_epsilon": 1e-12,
+    "pad_token_id": 0,
+}
+_GTE = {
+    "model_type": "new",
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 8192,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "vocab_size": 30528,
+    "type_vocab_size": 0,
+    "rope_theta": 500000,
+    "rope_scaling": {"type": "ntk", "factor": 2.0},
+    "pad_token_id": 0,
+}
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_MULTILINGUAL = {
+    "vocab_size": 250048,
+    "type_vocab_size": 1,
+    "rope_theta": 20000,
+    "rope_scaling": {"type": "ntk", "factor": 8.0},
+    "pad_token_id": 1,
+}
+_MODERN = {
+    "model_type": "modernbert",
+    "hidden_size": 768,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 12,
+    "intermediate_size": 1152,
+    "max_position_embeddings": 8192,
+    "hidden_activation": "gelu",
+    "norm_eps": 1e-5,
+    "vocab_size": 50368,
+    "global_attn_every_n_layers": 3,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 10000.0,
+    "local_attention": 128,
+    "pad_token_id": 0,
+}
+ROTARY: dict[str, dict[str, Any]] = {
+    "nomic-embed-v1.5": _NOMIC,
+    "arctic-m-long": _NOMIC,
+    "gte-base-en-v1.5": _GTE,
+    "gte-large-en-v1.5": _GTE | _LARGE | {"type_vocab_size": 2, "rope_theta": 160000},
+    "stella-400m": _GTE | _LARGE | {"type_vocab_size": 2, "rope_theta": 160000},
+    "gte-multilingual": _GTE | _MULTILINGUAL,
+    "gte-multilingual-reranker": _GTE | _MULTILINGUAL | {"architectures": ["NewForSequenceClassification"]},
+    "arctic-m-v2.0": _GTE | _MULTILINGUAL | {"model_type": "gte", "rope_theta": 160000, "rope_scaling": None},
+    "modernbert-base": _MODERN,
+}
 TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer.json",
@@ -42,10 +108,15 @@ TOKENIZER_FILES = (
 
 def config_of(geometry: str) -> dict[str, Any]:
     """`config.json` of a geometry."""
+    if geometry in ROTARY:
+        config = dict(ROTARY[geometry])
+        config.setdefault("architectures", [FAMILIES[config["model_type"]].name + "Model"])
+        labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+        return config | labels if "Classification" in config["architectures"][0] else config
     layers, hidden, heads, vocabulary, reranker = GEOMETRIES[geometry]
     xlm = vocabulary == 250002
     task = "ForSequenceClassification" if reranker else "Model"
-    config: dict[str, Any] = {
+    config = {
         "architectures": [("XLMRoberta" if xlm else "Bert") + task],
         "model_type": "xlm-roberta" if xlm else "bert",
         "vocab_size": vocabulary,
@@ -96,15 +167,38 @@ def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
             value[draw.choice(shape[0], 3, replace=False)] *= 20
         else:
             value *= 0.05 if len(shape) == 1 else 0.04
-        in_encoder = architecture.kind == "encoder" or name.startswith("classifier")
-        weights[name if in_encoder else architecture.family.prefix + name] = value
-    save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
+        weights[name] = value
+    save_file(named(architecture, weights), output / "model.safetensors", metadata={"format": "pt"})
+
+
+def named(architecture: Architecture, weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights under the names of the family's own checkpoints, several matrices in one where it has them so."""
+    family = architecture.family
+    left, stored = dict(weights), {}
+    for part, ours in family.parts.items():
+        whole = (ours,) if isinstance(ours, str) else ours
+        for layer in range(architecture.num_hidden_layers):
+            for end in ("weight", "bias"):
+                names = [f"encoder.layer.{layer}.{name}.{end}" for name in whole]
+                if names[0] in left:
+                    matrices = [left.pop(name) for name in names]
+                    stored[f"{family.layers}.{layer}.{part}.{end}"] = np.concatenate(matrices)
+    theirs = {ours: name for name, ours in family.around.items()}
+    for name, value in left.items():
+        stem, _, end = name.rpartition(".")
+        stored[f"{theirs.get(stem, stem)}.{end}"] = value
+    if architecture.kind == "encoder":
+        return stored
+    return {
+        name if name.startswith(("classifier", "head.")) else family.prefix + name: value
+        for name, value in stored.items()
+    }
 
 
 def main() -> int:
     """Write one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("geometry", choices=GEOMETRIES)
+    parser.add_argument("geometry", choices=[*GEOMETRIES, *ROTARY])
     parser.add_argument("--tokenizer", type=Path, required=True, help="checkpoint folder to take the tokenizer from")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -167,6 +167,27 @@ class PackedReference:
         x = x + bias
         return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
 
+    def Gelu(self, x):  # noqa: N802
+        return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+    def QuickGelu(self, x, alpha):  # noqa: N802
+        return x / (1 + np.exp(-alpha * x))
+
+    def RotaryEmbedding(self, x, positions, cosines, sines):  # noqa: N802
+        """With the check of ONNX Runtime's helper that sequences are no longer than the tables."""
+        texts, length, width = x.shape
+        assert positions.shape == (texts, length)
+        assert positions.dtype == np.int64
+        assert length <= len(cosines)
+        assert positions.min() >= 0
+        assert positions.max() < len(cosines)
+        half = cosines.shape[1]
+        heads = x.reshape(texts, length, -1, 2, half)
+        cosine, sine = (table[positions][:, :, None] for table in (cosines, sines))
+        first, second = heads[:, :, :, 0], heads[:, :, :, 1]
+        turned = [first * cosine - second * sine, second * cosine + first * sine]
+        return np.stack(turned, axis=3).reshape(texts, length, width)
+
     def Gather(self, data, index):  # noqa: N802
         assert index.min() >= 0
         assert index.max() < len(data)
@@ -182,8 +203,8 @@ class PackedReference:
         return np.expand_dims(x, tuple(axes))
 
     def Cast(self, x, to):  # noqa: N802
-        assert to == TensorProto.FLOAT
-        return x
+        assert to in (TensorProto.FLOAT, TensorProto.INT64)
+        return x.astype(np.int64) if to == TensorProto.INT64 else x
 
     def MatMul(self, a, b):  # noqa: N802
         return a @ b

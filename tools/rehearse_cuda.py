@@ -32,13 +32,15 @@ OPERATORS = {
         "EmbedLayerNormalization",
         "Erf",
         "Gather",
+        "Gelu",
         "Gemm",
         "Identity",
         "MatMul",
         "Max",
         "Mul",
     ),
-    *("PackedMultiHeadAttention", "Relu", "Reshape", "SkipLayerNormalization", "Sqrt", "Squeeze", "Tanh", "Unsqueeze"),
+    *("PackedMultiHeadAttention", "QuickGelu", "RotaryEmbedding"),
+    *("Relu", "Reshape", "SkipLayerNormalization", "Sqrt", "Squeeze", "Tanh", "Unsqueeze"),
 }
 
 

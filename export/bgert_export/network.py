@@ -5,7 +5,7 @@ The folds, shared by all graph writers:
 - Token-type rows are added to the position table: one lookup instead of two. A graph for single texts needs row 0
   alone; a graph for pairs gets one copy of the table a type.
 - The key bias is dropped: `q . (k + b)` adds `q . b` to every score of a row, and softmax ignores what is equal in
-  a row.
+  a row. Not so where positions turn keys: then it is another number for each of them.
 - The value bias moves into the bias of attention's output: the weights of a softmax sum to one, so
   `sum(p * (v + b)) @ Wo + c = sum(p * v) @ Wo + (b @ Wo + c)`.
 """
@@ -44,11 +44,27 @@ class Network:
 
     def blocks(self, name: str) -> Iterator[Array]:
         """A weight in consecutive blocks along its first axis."""
+        if name in self.weight_map.rows:
+            return iter([self.read(name)])
         return self.weights.blocks(self.weight_map.names[name])
 
     def read(self, name: str) -> Array:
         """A whole weight."""
-        return read_whole(self.weights, self.weight_map.names[name])
+        whole = read_whole(self.weights, self.weight_map.names[name])
+        first, last = self.weight_map.rows.get(name, (0, len(whole)))
+        return whole[first:last]
+
+    def bias(self, name: str) -> Array:
+        """The bias of a linear layer or a LayerNorm, zeros where the network has none."""
+        if f"{name}.bias" in self.weight_map.names:
+            return self.read(f"{name}.bias")
+        return np.zeros(self.architecture.weight_shapes()[f"{name}.weight"][0], np.float32)
+
+    def key_bias(self, layer: int) -> Array | None:
+        """float32[H] where it changes anything, see above; else None."""
+        name = f"encoder.layer.{layer}.attention.self.key"
+        turned = self.architecture.rotary is not None and f"{name}.bias" in self.weight_map.names
+        return self.read(f"{name}.bias") if turned else None
 
     def check_finite(self) -> None:
         """Read every weight once and look for NaN and infinity: in the row of a rare word no text would show them.
@@ -56,7 +72,7 @@ class Network:
         Raises:
             CheckpointError: there is one; the message names the weight and the row.
         """
-        for actual in self.weight_map.names.values():
+        for actual in dict.fromkeys(self.weight_map.names.values()):
             first = 0
             for block in self.weights.blocks(actual):
                 finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
@@ -76,11 +92,15 @@ class Network:
         """float32[token_types * P, H]: row `t * P + p` is row p of the positions plus row t of the token types.
 
         BERT: P is max_tokens, and p the position from 0. Where positions skip padding tokens: P is max_tokens + 1; row
-        0 is for padding, and positions count from 1.
+        0 is for padding, and positions count from 1. Rotary positions: P is 1, the token types alone.
         """
+        if self.architecture.rotary is not None:
+            if not self.architecture.reads_token_types:
+                return np.zeros((1, self.architecture.hidden_size), np.float32)
+            return self.read("embeddings.token_type_embeddings.weight")[: self.token_types]
         positions = self.read("embeddings.position_embeddings.weight").astype(np.float64)
         positions = positions[max(0, self.architecture.position_offset - 1) :]
-        if not self.architecture.family.token_types:
+        if not self.architecture.reads_token_types:
             return positions.astype(np.float32)
         rows = self.read("embeddings.token_type_embeddings.weight").astype(np.float64)[: self.token_types]
         return (rows[:, None, :] + positions).reshape(-1, positions.shape[1]).astype(np.float32)
@@ -100,8 +120,8 @@ class Network:
     def attention_output_bias(self, layer: int) -> Array:
         """float32[H]: bias of attention's output with the value bias folded in."""
         at = f"encoder.layer.{layer}.attention."
-        value = self.read(f"{at}self.value.bias").astype(np.float64)
-        output = self.read(f"{at}output.dense.bias").astype(np.float64)
+        value = self.bias(f"{at}self.value").astype(np.float64)
+        output = self.bias(f"{at}output.dense").astype(np.float64)
         folded = output + self.read(f"{at}output.dense.weight").astype(np.float64) @ value
         return folded.astype(np.float32)
 

@@ -10,6 +10,8 @@ from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bgert_export.verification.native_classes import NativeClass
+
 __all__ = ["MASKED_LM", "load_model", "reads_token_types", "torch_class", "transformers_config"]
 
 
@@ -66,15 +68,19 @@ def reads_token_types(model: Any) -> bool:
     return "token_type_ids" in inspect.signature(model.forward).parameters
 
 
-def load_model(folder: Path, kind: str, num_labels: int | None, **options: Any) -> Any:
-    """The network with its weights, in float32, for inference.
+def load_model(
+    folder: Path, kind: str, num_labels: int | None, *, native: NativeClass | None = None, **options: Any
+) -> Any:
+    """The network with its weights, in float32, for inference; of a `native` class where config.json says another.
 
     Raises:
         CheckpointError: transformers cannot load it, or finds no weights for a part of it.
     """
-    config = transformers_config(folder)
+    config = transformers_config(folder) if native is None else native.config(num_labels)
     chosen = torch_class(config, kind)
-    if num_labels is not None:
+    if native is not None:
+        options["config"] = config
+    elif num_labels is not None:
         options["num_labels"] = num_labels
     if "add_pooling_layer" in inspect.signature(chosen.__init__).parameters and kind == "encoder":
         options["add_pooling_layer"] = False
@@ -85,6 +91,8 @@ def load_model(folder: Path, kind: str, num_labels: int | None, **options: Any) 
     # transformers draws what is missing at random, and a pooler is all that an encoder can do without.
     if missing := sorted(name for name in loading["missing_keys"] if "pooler" not in name or kind != "encoder"):
         raise CheckpointError(f"the checkpoint has no weight {missing[0]}, which {chosen.__name__} needs")
+    if native is not None:
+        native.complete(model)
     return model.float().eval()
 
 

@@ -53,7 +53,7 @@ struct Input {
 struct Plan {
   std::string name;
   std::vector<Input> inputs;
-  std::vector<std::int32_t> cuts;  // what an input of int32 bounds holds
+  std::vector<std::int32_t> cuts;  // what an input of int32 bounds or positions holds
   std::size_t cuts_input = static_cast<std::size_t>(-1);
   KernelInfo info;
 };
@@ -68,7 +68,7 @@ Plan plan_of(const CustomOp* op) {
   const auto rows = static_cast<std::int64_t>(below(4) == 0 ? below(130) : 1 + below(12));
   std::int64_t columns = 4 * static_cast<std::int64_t>(1 + below(20));
   constexpr auto kPanel = static_cast<std::int64_t>(bgert::kPanelColumns);
-  const std::int64_t wide = kPanel * static_cast<std::int64_t>(1 + below(3));
+  std::int64_t wide = kPanel * static_cast<std::int64_t>(1 + below(3));
   const auto add = [&](Shape shape) {
     plan.inputs.push_back({std::move(shape), op->GetInputType(op, plan.inputs.size())});
   };
@@ -81,7 +81,9 @@ Plan plan_of(const CustomOp* op) {
   if (plan.name.starts_with("Packed")) {
     const auto heads = static_cast<std::int64_t>(1 + below(3));
     columns *= heads;
-    add({chance(30) ? bounds - 1 : rows, columns});
+    const bool local = plan.name.starts_with("PackedLocal");
+    if (local) plan.info.whole["window"] = static_cast<std::int64_t>(1 + below(80));
+    add({chance(30) && !local ? bounds - 1 : rows, columns});
     add({rows, columns});
     add({rows, columns});
     plan.cuts_input = 3;
@@ -100,12 +102,23 @@ Plan plan_of(const CustomOp* op) {
     plan.info.floats["epsilon"] = 1e-5f;
   } else if (plan.name == "Gelu") {
     add({rows, columns});
+  } else if (plan.name == "Rotary") {
+    const std::int64_t size = 2 * static_cast<std::int64_t>(1 + below(24));
+    add({rows, size * static_cast<std::int64_t>(1 + below(3))});
+    plan.cuts.resize(static_cast<std::size_t>(rows) + 1);
+    for (std::int32_t& position : plan.cuts) position = static_cast<std::int32_t>(below(40));
+    plan.cuts_input = 1;
+    add({rows});
+    add({40 + static_cast<std::int64_t>(below(3)), size});
   } else if (plan.name == "MeanPool" || plan.name == "MaxPool") {
     add({rows, columns});
     plan.cuts_input = 1;
     add({bounds});
   } else {
     const bool bytes = ends_with(plan.name, "Int8");
+    const bool gated = plan.name.find("glu") != std::string::npos;
+    const std::int64_t out = wide;
+    if (gated) wide *= 2;
     add({rows, bytes ? columns + static_cast<std::int64_t>(bgert::kRowScaleBytes) : columns});
     if (chance(50)) {
       add({wide / kPanel, columns * kPanel});
@@ -117,7 +130,7 @@ Plan plan_of(const CustomOp* op) {
       add({wide});
     }
     add({wide});
-    if (plan.name == "LinearGeluInt8") add({wide});
+    if (bytes && plan.name != "LinearInt8") add({out});
   }
   if (plan.inputs.size() != op->GetInputTypeCount(op)) {
     std::fprintf(stderr, "FAILED: %s has other inputs than the fuzzer knows\n", plan.name.c_str());
@@ -195,6 +208,7 @@ void spoil(Plan& plan) {
     switch (below(8)) {
       case 0:
         if (!plan.info.whole.empty()) plan.info.whole["num_heads"] = heads[below(heads.size())];
+        if (plan.info.whole.contains("window") && chance(50)) plan.info.whole["window"] = heads[below(heads.size())];
         if (chance(10)) plan.info = {};
         break;
       case 1: {

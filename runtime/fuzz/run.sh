@@ -45,7 +45,7 @@ case $(uname -m) in
     done
     ;;
 esac
-for name in isa_baseline choose operators linear_operators custom_ops; do
+for name in isa_baseline choose operators linear_operators rotary_operator custom_ops; do
   "${CXX:-g++}" $flags -c "src/cpu_ops/$name.cpp" -o "$build/$name.o"
 done
 for fuzzer in fuzz_kernels fuzz_operators; do

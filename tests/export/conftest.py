@@ -1,10 +1,13 @@
 """Fixtures of the exporter: networks, sessions and a float64 oracle."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+NATIVE_SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +64,40 @@ def make_network(make_checkpoint):
         return Checkpoint.open(Source(make_checkpoint(**arguments))).network
 
     return make
+
+
+@pytest.fixture
+def make_native(tmp_path, write_model):
+    """A checkpoint of transformers' class with an end, whose weights it drew, named and wrote."""
+
+    import torch
+    import transformers
+
+    from bgert_export.families import FAMILIES
+
+    def build(model_type, end="Model", *, config=None, files=None, seed=5, **changes):
+        """`config` takes the place of the config.json that transformers writes."""
+        tokenizer = {"tokenizer_class": "BertTokenizer", "model_max_length": 512}
+        folder = write_model(
+            tmp_path / f"{model_type}{end}", weights={}, files={"tokenizer_config.json": tokenizer} | (files or {})
+        )
+        size = len((folder / "vocab.txt").read_text("utf-8").splitlines())
+        name = FAMILIES[model_type].torch_name
+        settings = NATIVE_SIZES | {"vocab_size": size, "pad_token_id": 0} | changes
+        if "Classification" in end:
+            settings["num_labels"] = 1
+        print(f"seed {seed}")
+        torch.manual_seed(seed)
+        model = getattr(transformers, name + end)(getattr(transformers, f"{name}Config")(**settings))
+        with torch.no_grad():
+            for key, weight in model.named_parameters():
+                norm = "norm" in key.lower() and key.endswith("weight")
+                weight.copy_(1 + 0.2 * torch.randn_like(weight) if norm else 0.15 * torch.randn_like(weight))
+        if model_type == "modernbert":  # of which transformers knows fast tokenizers alone
+            transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
+        model.save_pretrained(folder)
+        if config is not None:
+            (folder / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+        return folder
+
+    return build

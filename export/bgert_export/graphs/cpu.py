@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bgert_export.mlm_head import MlmHead
     from bgert_export.network import Network
     from bgert_export.projections import Projection
+    from bgert_export.rotary import Rotary
     from bgert_export.token_heads import TokenHead
 
     MakeLinears = Callable[[GraphBuilder, Network], Linears]
@@ -117,8 +118,14 @@ def write_reranker(
         body = _Body(builder, network, linears)
         dense, out = arch.head.dense, arch.head.out
         head = Fp32Linears(builder, network)
-        hidden = head.linear(body.cls_rows(), dense, network.read(f"{dense}.bias"))
+        pooled = body.pooled([arch.head_pooling])
+        hidden = head.linear(pooled, dense, network.bias(dense))
         hidden = activated(builder, hidden, dense, arch.head.activation)
+        if (norm := arch.head.norm) is not None:
+            bias = network.bias(norm)
+            parts = [head.weight(f"{norm}.weight"), builder.weight(f"{norm}.bias", bias.shape, [bias])]
+            attributes = {"axis": -1, "epsilon": arch.layer_norm_eps}
+            hidden = builder.node("LayerNormalization", [hidden, *parts], norm, attributes=attributes)
         scores = head.linear(hidden, out, network.read(f"{out}.bias"))
         output = builder.node("Identity", [scores], "logits")
         return builder.finish_model(
@@ -143,6 +150,7 @@ class _Body:
         self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts_and_one"])
         bias = network.relative_bias()
         self._relative_bias = [] if bias is None else [builder.weight("relative_bias", bias.shape, [bias])]
+        self._turns: dict[Rotary, str] = {}  # tables of the angles in use
 
     def pooled(self, modes: list[str], rows: str | None = None) -> str:
         """One row a text of its last hidden states, [B, H * modes]; of `rows`, where those are there already."""
@@ -155,7 +163,7 @@ class _Body:
     def all_rows(self) -> str:
         """The last hidden state of every token, [T, H]."""
         rows, operand = self._before_last()
-        return self._layer(rows, operand, operand, self._last)[0]
+        return self._layer(rows, operand, operand, self._last, self._positions)[0]
 
     def cls_rows(self) -> str:
         """The last hidden state of the first token of every text, [B, H]."""
@@ -164,11 +172,17 @@ class _Body:
     def _rows_at(self, index: str, name: str) -> str:
         """The last hidden state of one token a text, whose row `index` says.
 
-        In the last layer only that token asks, so query, output and feed-forward are computed for it alone.
+        In the last layer only that token asks, so query, output and feed-forward are computed for it alone, unless the
+        layer sees neighbours alone.
         """
         rows, operand = self._before_last()
+        if self._net.architecture.window_of(self._last) is not None:
+            rows, _ = self._layer(rows, operand, operand, self._last, self._positions)
+            return self._b.node("Gather", [rows, index], name)
         asking_rows, asking = self._linears.gather(rows, operand, index, name)
-        return self._layer(asking_rows, asking, operand, self._last)[0]
+        rotary = self._net.architecture.rotary is not None
+        positions = self._b.node("Gather", [self._positions, index], f"{name}.positions") if rotary else ""
+        return self._layer(asking_rows, asking, operand, self._last, positions)[0]
 
     def _first_rows(self) -> str:
         return self._b.input("cls_rows", INT32, ["texts"])
@@ -192,20 +206,38 @@ class _Body:
     def _before_last(self) -> tuple[str, str]:
         rows, operand = self._embeddings()
         for layer in range(self._last):
-            rows, operand = self._layer(rows, operand, operand, layer)
+            rows, operand = self._layer(rows, operand, operand, layer, self._positions)
         return rows, operand
 
-    def _layer(self, rows: str, asking: str, told: str, layer: int) -> tuple[str, str]:
-        """One transformer layer for `rows`, whose operand is `asking`, over the tokens of operand `told`."""
+    def _layer(self, rows: str, asking: str, told: str, layer: int, positions: str) -> tuple[str, str]:
+        """One transformer layer for `rows` at `positions`, whose operand is `asking`, over the tokens of `told`."""
         at, linears, net = f"encoder.layer.{layer}", self._linears, self._net
         attention = f"{at}.attention"
-        query = linears.linear(asking, f"{attention}.self.query", net.read(f"{attention}.self.query.bias"))
-        key, value = (linears.linear(told, f"{attention}.self.{part}", None) for part in ("key", "value"))
+        query = linears.linear(asking, f"{attention}.self.query", net.bias(f"{attention}.self.query"))
+        key = linears.linear(told, f"{attention}.self.key", net.key_bias(layer))
+        value = linears.linear(told, f"{attention}.self.value", None)
+        if (rotary := net.architecture.rotary_of(layer)) is not None:
+            query, key = self._turned(query, positions, rotary), self._turned(key, self._positions, rotary)
         told_by = [query, key, value, self._cu_seqlens, *self._relative_bias]
-        context = linears.attention(told_by, attention)
+        context = linears.attention(told_by, attention, net.architecture.window_of(layer))
         projected = linears.linear(context, f"{attention}.output.dense", net.attention_output_bias(layer))
+        if net.architecture.family.pre_norm:
+            return self._pre_norm_tail(projected, rows, layer)
         rows, operand = linears.add_layer_norm(projected, rows, f"{attention}.output.LayerNorm")
         return linears.add_layer_norm(linears.feed_forward(operand, at), rows, f"{at}.output.LayerNorm")
+
+    def _pre_norm_tail(self, projected: str, rows: str, layer: int) -> tuple[str, str]:
+        """What follows attention where LayerNorm comes first: sums go on, and matrices read their LayerNorm.
+
+        The last layer's rows are those of the LayerNorm behind it.
+        """
+        at, linears = f"encoder.layer.{layer}", self._linears
+        attended = self._b.node("Add", [projected, rows], f"{at}.attended")
+        _, operand = linears.add_layer_norm(projected, rows, f"{at}.intermediate.LayerNorm")
+        wide = linears.feed_forward(operand, at)
+        following = "final" if layer == self._last else f"encoder.layer.{layer + 1}.attention"
+        normed, operand = linears.add_layer_norm(wide, attended, f"{following}.LayerNorm")
+        return (normed if layer == self._last else self._b.node("Add", [wide, attended], f"{at}.sum")), operand
 
     def _embeddings(self) -> tuple[str, str]:
         b, net = self._b, self._net
@@ -214,6 +246,9 @@ class _Body:
         index = self._positions
         if net.architecture.position_offset > 0:
             index = self._positions_without_padding()
+        if net.architecture.rotary is not None:
+            none = b.constant("embeddings.none", np.array(0, np.int32))
+            index = b.node("Mul", [index, none], "embeddings.first_type")
         if net.token_types > 1:
             types = b.input("token_type_ids", INT32, ["tokens"])
             stride = b.constant("embeddings.type_stride", np.array(len(table) // net.token_types, np.int32))
@@ -224,6 +259,13 @@ class _Body:
         word_rows = b.node("Gather", [words, self._ids], "embeddings.words")
         position_rows = b.node("Gather", [positions, index], "embeddings.positions")
         return self._linears.add_layer_norm(word_rows, position_rows, "embeddings.LayerNorm")
+
+    def _turned(self, rows: str, positions: str, rotary: Rotary) -> str:
+        """Queries or keys, turned by their positions."""
+        if rotary not in self._turns:
+            table = rotary.turns(self._net.architecture.head_size, self._net.architecture.max_tokens)
+            self._turns[rotary] = self._b.weight(f"turns.{len(self._turns)}", table.shape, [table])
+        return self._b.node("Rotary", [rows, positions, self._turns[rotary]], f"{rows}.turned", domain=BGERT)
 
     def _positions_without_padding(self) -> str:
         """Rows of a position table that does not count padding tokens, XLM-RoBERTa's for one.

@@ -4,7 +4,10 @@ Attention is com.microsoft PackedMultiHeadAttention with separate query, key and
 on sm_80 and later that is the one route that reaches FlashAttention with no copy of the three. The key bias is
 dropped and the value bias folded (see `bgert_export.network`), so only the query's is left, as the C of a Gemm. All
 other biases belong to BiasGelu and SkipLayerNormalization, because a Gemm with C first broadcasts it into its output.
-Weights stay [out, in] with `transB`. Pooling, normalisation and the classifier are float32, and so is the output.
+Rotary positions turn query and key, whose bias then stays, by com.microsoft RotaryEmbedding: each token is a sequence
+of its own there, because a sequence may be no longer than the table, and all texts together are. Gates are QuickGelu
+with a slope of one, which is SiLU, or Gelu. Weights stay [out, in] with `transB`. Pooling, normalisation and the
+classifier are float32, and so is the output.
 
 Inputs, all int32 but `mean_weights`; T, B and S may be larger than the batch, and what fills them up must be texts
 of their own, whose output rows are to be ignored:
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
-from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, MICROSOFT, GraphBuilder
+from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, INT64, MICROSOFT, GraphBuilder
 from bgert_export.graphs.head import activated, projected
 from bgert_export.graphs.packed_pooling import PackedPooling
 from bgert_export.pooling import modes_of
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
     from bgert_export.projections import Projection
+    from bgert_export.rotary import Rotary
 
     Array = NDArray[np.float32]
 
@@ -126,6 +130,7 @@ class _Body:
         self._shapes = arch.weight_shapes()
         self._token_offset = builder.input("token_offset", INT32, ["texts", "longest"])
         self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts + 1"])
+        self._turns: list[str] = []
 
     def pooled(self, modes: list[str]) -> str:
         """One row a text of its last hidden states, float32[B, H * modes]."""
@@ -187,6 +192,8 @@ class _Body:
         skips_padding = net.architecture.position_offset > 0
         ids = b.input("input_ids", INT32, [1, "tokens"])
         index = b.input("position_ids_without_padding" if skips_padding else "position_ids", INT32, [1, "tokens"])
+        if (rotary := net.architecture.rotary) is not None:
+            index = self._rotary(rotary, index)
         table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table], FLOAT16)
         if net.token_types > 1:
@@ -208,11 +215,35 @@ class _Body:
         shape = b.constant("shape.rows", np.array([-1, net.architecture.hidden_size], np.int64))
         return b.node("Reshape", [rows, shape], "embeddings.rows")
 
+    def _rotary(self, rotary: Rotary, positions: str) -> str:
+        """Make what turns queries and keys; returns the row of the token types' table that single texts have."""
+        b, arch = self._b, self._net.architecture
+        turns = rotary.turns(arch.head_size, arch.max_tokens)
+        half = arch.head_size // 2
+        wide = b.node("Cast", [positions], "rotary.positions.int64", attributes={"to": INT64})
+        column = b.node("Reshape", [wide, b.constant("shape.column", np.array([-1, 1], np.int64))], "rotary.positions")
+        parts = (("cosines", turns[:, :half]), ("sines", turns[:, half:]))
+        self._turns = [column, *(b.weight(f"rotary.{name}", part.shape, [part], FLOAT16) for name, part in parts)]
+        self._alone = b.constant("shape.alone", np.array([-1, 1, arch.hidden_size], np.int64))
+        return b.node("Mul", [positions, b.constant("embeddings.none", np.array(0, np.int32))], "embeddings.first_type")
+
+    def _turned(self, rows: str) -> str:
+        b = self._b
+        alone = b.node("Reshape", [rows, self._alone], f"{rows}.alone")
+        turned = b.node("RotaryEmbedding", [alone, *self._turns], f"{rows}.turned.alone", domain=MICROSOFT)
+        return b.node("Reshape", [turned, "shape.rows"], f"{rows}.turned")
+
     def _attention(self, rows: str, layer: int) -> str:
         """Attention of every token over its own text, before the output projection, [T, H]."""
         at = f"encoder.layer.{layer}.attention"
-        query = self._gemm(rows, f"{at}.self.query", self._weight(f"{at}.self.query.bias"))
-        key, value = (self._gemm(rows, f"{at}.self.{part}") for part in ("key", "value"))
+        names = self._net.weight_map.names
+        bias = f"{at}.self.query.bias"
+        query = self._gemm(rows, f"{at}.self.query", *([self._weight(bias)] if bias in names else []))
+        key_bias = [self._weight(f"{at}.self.key.bias")] if self._net.key_bias(layer) is not None else []
+        key = self._gemm(rows, f"{at}.self.key", *key_bias)
+        value = self._gemm(rows, f"{at}.self.value")
+        if self._turns:
+            query, key = self._turned(query), self._turned(key)
         return self._b.node(
             "PackedMultiHeadAttention",
             [query, key, value, "", self._token_offset, self._cu_seqlens],
@@ -228,16 +259,34 @@ class _Body:
         bias = self._net.attention_output_bias(layer)
         folded = b.weight(f"{name}.dense.bias", bias.shape, [bias], FLOAT16)
         attended = self._skip_layer_norm(self._gemm(context, f"{name}.dense"), residual, folded, f"{name}.LayerNorm")
-        name = f"{at}.intermediate.dense"
-        wide = b.node(
-            "BiasGelu",
-            [self._gemm(attended, name), self._weight(f"{name}.bias")],
-            f"{at}.intermediate.gelu",
+        if self._net.architecture.gated:
+            wide = self._gated(attended, f"{at}.intermediate")
+        else:
+            name = f"{at}.intermediate.dense"
+            wide = b.node(
+                "BiasGelu",
+                [self._gemm(attended, name), self._weight(f"{name}.bias")],
+                f"{at}.intermediate.gelu",
+                domain=MICROSOFT,
+            )
+        name = f"{at}.output"
+        bias = self._net.bias(f"{name}.dense")
+        bias_name = b.weight(f"{name}.dense.bias", bias.shape, [bias], FLOAT16)
+        return self._skip_layer_norm(self._gemm(wide, f"{name}.dense"), attended, bias_name, f"{name}.LayerNorm")
+
+    def _gated(self, rows: str, name: str) -> str:
+        """The activation of the gate times the other half; neither has a bias in any family."""
+        b = self._b
+        gate, up = (self._gemm(rows, f"{name}.{half}") for half in ("gate", "dense"))
+        silu = self._net.architecture.activation == "silu"
+        activated = b.node(
+            "QuickGelu" if silu else "Gelu",
+            [gate],
+            f"{name}.activated",
+            attributes={"alpha": 1.0} if silu else None,
             domain=MICROSOFT,
         )
-        name = f"{at}.output"
-        bias_name = self._weight(f"{name}.dense.bias")
-        return self._skip_layer_norm(self._gemm(wide, f"{name}.dense"), attended, bias_name, f"{name}.LayerNorm")
+        return b.node("Mul", [activated, up], name)
 
     def _skip_layer_norm(self, rows: str, residual: str, bias: str, name: str) -> str:
         """LayerNorm of rows + bias + residual."""

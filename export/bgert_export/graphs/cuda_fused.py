@@ -119,6 +119,7 @@ class _Body:
             )
         arch.require_gelu("the target cuda-fused")
         arch.require_absolute_positions("the target cuda-fused")
+        arch.require_table_of_positions("the target cuda-fused")
         self._b = builder
         self._net = network
         self._shapes = arch.weight_shapes()

@@ -45,10 +45,11 @@ class Linears(Protocol):
         """Some of the rows, in both forms."""
         ...
 
-    def attention(self, inputs: list[str], name: str) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
         """Attention's context as the operand of `{name}.output.dense`.
 
-        `inputs` are query, key, value, cu_seqlens and perhaps the relative position biases.
+        `inputs` are query, key, value, cu_seqlens and perhaps the relative position biases; with a window a token sees
+        as many others on either side of it.
         """
         ...
 
@@ -57,7 +58,10 @@ class Linears(Protocol):
         ...
 
     def feed_forward(self, operand: str, name: str) -> str:
-        """The activation of `{name}.intermediate.dense`, then `{name}.output.dense`, float32."""
+        """The activation of `{name}.intermediate.dense`, then `{name}.output.dense`, float32.
+
+        With a gate it is the activation of `{name}.intermediate.gate`, times `{name}.intermediate.dense`.
+        """
         ...
 
 
@@ -79,9 +83,9 @@ class Fp32Linears:
         out = self.builder.node("Gather", [rows, index], name)
         return out, out
 
-    def attention(self, inputs: list[str], name: str) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
         """See `Linears`."""
-        return self.packed_attention("", inputs, name)
+        return self.packed_attention("", inputs, name, window)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -89,7 +93,7 @@ class Fp32Linears:
 
     def linear_activated(self, operand: str, name: str) -> str:
         """The network's activation of the matrix and its own bias, float32."""
-        bias = self.network.read(f"{name}.bias")
+        bias = self.network.bias(name)
         activation = self.network.architecture.activation
         if activation == "relu":
             return self.builder.node("Relu", [self.linear(operand, name, bias)], f"{name}.relu")
@@ -101,8 +105,33 @@ class Fp32Linears:
 
     def feed_forward(self, operand: str, name: str) -> str:
         """See `Linears`."""
-        wide = self.linear_activated(operand, f"{name}.intermediate.dense")
-        return self.linear(wide, f"{name}.output.dense", self.network.read(f"{name}.output.dense.bias"))
+        inner = f"{name}.intermediate.dense"
+        wide = self.gated(operand, name) if self.network.architecture.gated else self.linear_activated(operand, inner)
+        return self.linear(wide, f"{name}.output.dense", self.network.bias(f"{name}.output.dense"))
+
+    def gated(self, operand: str, name: str) -> str:
+        """The activation of the gate times the other half, float32."""
+        if self.network.architecture.intermediate_size % PANEL:
+            gate, up = f"{name}.intermediate.gate", f"{name}.intermediate.dense"
+            halves = [self.linear(operand, half, self.network.bias(half)) for half in (gate, up)]
+            return self.gate_rows(halves[0], halves[1], f"{name}.intermediate")
+        weight, bias = gated_weights(self.network, name)
+        at, panels = f"{name}.intermediate", _panels(weight, group=1)
+        inputs = [
+            operand,
+            self.builder.weight(f"{at}.weight", panels.shape, [panels]),
+            self.builder.weight(f"{at}.bias", bias.shape, [bias]),
+        ]
+        return self.builder.node(gated_operator(self.network, "Fp32"), inputs, at, domain=BGERT)
+
+    def gate_rows(self, gate: str, up: str, name: str) -> str:
+        """The activation of float32 rows times others."""
+        b = self.builder
+        if self.network.architecture.activation == "silu":
+            activated = b.node("Mul", [gate, b.node("Sigmoid", [gate], f"{name}.sigmoid")], f"{name}.activated")
+        else:
+            activated = b.node("Gelu", [gate], f"{name}.activated", domain=BGERT)
+        return b.node("Mul", [activated, up], name)
 
     def dense(self, rows: str, name: str, weight: Array, bias: Array) -> str:
         """`rows @ weight.T + bias` of a matrix that is none of the network's.
@@ -143,15 +172,20 @@ class Fp32Linears:
         self, operator: str, rows: str, residual: str, name: str, outputs: list[str], more: Collection[str] = ()
     ) -> list[str]:
         """One of the LayerNorm operators."""
-        inputs = [rows, residual, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), *more]
+        bias = self.network.bias(name)
+        beta = self.builder.weight(f"{name}.bias", bias.shape, [bias])
+        inputs = [rows, residual, self.weight(f"{name}.weight"), beta, *more]
         attributes = {"epsilon": self.network.architecture.layer_norm_eps}
         return list(self.builder.nodes(operator, inputs, outputs, attributes=attributes, domain=BGERT))
 
-    def packed_attention(self, form: str, inputs: list[str], name: str) -> str:
+    def packed_attention(self, form: str, inputs: list[str], name: str, window: int | None) -> str:
         """One of the attention operators, whose output has the form that its name ends in."""
-        heads = {"num_heads": self.network.architecture.num_attention_heads}
-        operator = ("PackedAttention" if len(inputs) == 4 else "PackedRelativeAttention") + form
-        return self.builder.node(operator, inputs, f"{name}.context", attributes=heads, domain=BGERT)
+        attributes = {"num_heads": self.network.architecture.num_attention_heads}
+        operator = "PackedAttention" if len(inputs) == 4 else "PackedRelativeAttention"
+        if window is not None:
+            attributes["window"] = window
+            operator = "PackedLocalAttention"
+        return self.builder.node(operator + form, inputs, f"{name}.context", attributes=attributes, domain=BGERT)
 
     def weight(self, name: str) -> str:
         """A weight as the checkpoint has it, in float32."""
@@ -177,9 +211,9 @@ class Bf16Linears:
         out = self._b.node("Gather", [rows, index], name)
         return out, self._b.node("Gather", [operand, index], f"{name}.bf16")
 
-    def attention(self, inputs: list[str], name: str) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
         """See `Linears`."""
-        return self._fp32.packed_attention("Bf16", inputs, name)
+        return self._fp32.packed_attention("Bf16", inputs, name, window)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -188,12 +222,19 @@ class Bf16Linears:
     def feed_forward(self, operand: str, name: str) -> str:
         """See `Linears`."""
         inner, outer = f"{name}.intermediate.dense", f"{name}.output.dense"
-        matrix = self._matrix(inner, self._net.read(f"{inner}.bias"))
-        wide = self._b.node("LinearGeluBf16", [operand, *matrix], inner, domain=BGERT)
-        return self.linear(wide, outer, self._net.read(f"{outer}.bias"))
+        if self._net.architecture.gated:
+            inner, operator = f"{name}.intermediate", gated_operator(self._net, "Bf16")
+            matrix = self._stored(inner, *gated_weights(self._net, name))
+        else:
+            matrix, operator = self._matrix(inner, self._net.bias(inner)), "LinearGeluBf16"
+        wide = self._b.node(operator, [operand, *matrix], inner, domain=BGERT)
+        return self.linear(wide, outer, self._net.bias(outer))
 
     def _matrix(self, name: str, bias: Array | None) -> list[str]:
-        panels = _panels(self._net.read(f"{name}.weight"), group=2)
+        return self._stored(name, self._net.read(f"{name}.weight"), bias)
+
+    def _stored(self, name: str, weight: Array, bias: Array | None) -> list[str]:
+        panels = _panels(weight, group=2)
         bias = np.zeros(len(panels) * PANEL, np.float32) if bias is None else bias
         return [
             self._b.weight(f"{name}.weight", panels.shape, [panels], BFLOAT16),
@@ -242,11 +283,11 @@ class Int8Linears:
         self._rows[gathered], self._factors[gathered] = out, self._factors[operand]
         return out, gathered
 
-    def attention(self, inputs: list[str], name: str) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
         """See `Linears`."""
         if f"{name}.output.dense" in self._in_fp32:
-            return self._fp32.packed_attention("", inputs, name)
-        operand = self._fp32.packed_attention("Int8", inputs, name)
+            return self._fp32.packed_attention("", inputs, name, window)
+        operand = self._fp32.packed_attention("Int8", inputs, name, window)
         self._factors[operand] = None
         return operand
 
@@ -261,27 +302,43 @@ class Int8Linears:
     def feed_forward(self, operand: str, name: str) -> str:
         """See `Linears`."""
         inner, outer = f"{name}.intermediate.dense", f"{name}.output.dense"
+        if self._net.architecture.gated:
+            return self._gated(operand, name)
         if not self._in_fp32 & {inner, outer}:
-            matrix = self._matrix(inner, self._net.read(f"{inner}.bias"), self._factors[operand])
+            matrix = self._matrix(inner, self._net.bias(inner), self._factors[operand])
             gelu = f"{name}.intermediate.gelu"
             factors = self._add_factors(gelu, self._net.architecture.intermediate_size)
             wide = self._b.node("LinearGeluInt8", [operand, *matrix, factors], gelu, domain=BGERT)
             self._factors[wide] = self._smoothing.get(gelu)
-            return self.linear(wide, outer, self._net.read(f"{outer}.bias"))
+            return self.linear(wide, outer, self._net.bias(outer))
         # GELU's output has no float32 form when it is quantised at once, so the second matrix stays in float32 too.
         if inner in self._in_fp32:
             wide = self._fp32.linear_activated(self._rows[operand], inner)
         else:
-            wide = self.linear(operand, inner, self._net.read(f"{inner}.bias"))
+            wide = self.linear(operand, inner, self._net.bias(inner))
             wide = self._b.node("Gelu", [wide], f"{name}.intermediate.gelu", domain=BGERT)
-        return self._fp32.linear(wide, outer, self._net.read(f"{outer}.bias"))
+        return self._fp32.linear(wide, outer, self._net.bias(outer))
+
+    def _gated(self, operand: str, name: str) -> str:
+        at, outer = f"{name}.intermediate", f"{name}.output.dense"
+        if outer in self._in_fp32:  # which reads float32 rows
+            halves = [self.linear(operand, half, self._net.bias(half)) for half in (f"{at}.gate", f"{at}.dense")]
+            wide = self._fp32.gate_rows(halves[0], halves[1], at)
+            return self._fp32.linear(wide, outer, self._net.bias(outer))
+        matrix = self._stored(at, *gated_weights(self._net, name), self._factors[operand])
+        factors = self._add_factors(f"{at}.gated", self._net.architecture.intermediate_size)
+        wide = self._b.node(gated_operator(self._net, "Int8"), [operand, *matrix, factors], at, domain=BGERT)
+        self._factors[wide] = self._smoothing.get(f"{at}.gated")
+        return self.linear(wide, outer, self._net.bias(outer))
 
     def _add_factors(self, name: str, size: int) -> str:
         factors = self._smoothing.get(name, np.ones(size, np.float32))
         return self._b.weight(f"{name}.smoothing", factors.shape, [factors])
 
     def _matrix(self, name: str, bias: Array | None, factors: Array | None) -> list[str]:
-        weights = self._net.read(f"{name}.weight")
+        return self._stored(name, self._net.read(f"{name}.weight"), bias, factors)
+
+    def _stored(self, name: str, weights: Array, bias: Array | None, factors: Array | None) -> list[str]:
         if factors is not None:
             weights = weights / factors
         quantized, scales = quantize_columns(weights)
@@ -294,6 +351,18 @@ class Int8Linears:
             self._b.weight(f"{name}.sums", sums.shape, [sums], INT32),
             self._b.weight(f"{name}.bias", bias.shape, [bias]),
         ]
+
+
+def gated_weights(network: Network, name: str) -> tuple[Array, Array]:
+    """The gate's weights and biases and then the other half's, [2 * intermediate, H] and [2 * intermediate]."""
+    halves = [f"{name}.intermediate.{half}" for half in ("gate", "dense")]
+    weights = [network.read(f"{half}.weight") for half in halves]
+    return np.concatenate(weights), np.concatenate([network.bias(half) for half in halves])
+
+
+def gated_operator(network: Network, precision: str) -> str:
+    """What runs a gated matrix."""
+    return ("LinearSwiglu" if network.architecture.activation == "silu" else "LinearGeglu") + precision
 
 
 def quantize_columns(weights: Array) -> tuple[NDArray[np.int8], Array]:

@@ -209,20 +209,30 @@ def smoothing_factors(network: Network, largest: Mapping[str, Array]) -> dict[st
 
 def _readers(network: Network, layer_norm: str) -> list[str]:
     """The matrices that read what a LayerNorm makes."""
-    if layer_norm.endswith("attention.output.LayerNorm"):
-        return [layer_norm.replace("attention.output.LayerNorm", "intermediate.dense")]
-    layer = 0 if layer_norm.startswith("embeddings") else int(layer_norm.split(".")[2]) + 1
-    if layer == network.architecture.num_hidden_layers:
+    architecture = network.architecture
+    pre_norm = architecture.family.pre_norm
+    if layer_norm.startswith("embeddings"):
+        layer, feeds_attention = 0, True
+    else:
+        layer = int(layer_norm.split(".")[2])
+        *_, last = architecture.layer_norms(layer)
+        # Behind its parts a layer's last LayerNorm feeds the next layer, before them its own feed-forward network.
+        feeds_attention = (layer_norm == last) is not pre_norm
+        layer += feeds_attention and not pre_norm
+    if layer == architecture.num_hidden_layers:
         return []
-    return [f"encoder.layer.{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+    at = f"encoder.layer.{layer}"
+    if feeds_attention:
+        return [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
+    halves = ("dense", "gate") if architecture.gated else ("dense",)
+    return [f"{at}.intermediate.{half}" for half in halves]
 
 
 def _largest_activations(network: Network, tokenizer: Tokenizer, graph: Path, max_tokens: int) -> dict[str, Array]:
     """The largest magnitude of each channel after each LayerNorm, over texts that every installation has alike."""
-    layers = range(network.architecture.num_hidden_layers)
     names = ["embeddings.LayerNorm"]
-    for layer in layers:
-        names += [f"encoder.layer.{layer}.attention.output.LayerNorm", f"encoder.layer.{layer}.output.LayerNorm"]
+    for layer in range(network.architecture.num_hidden_layers):
+        names += network.architecture.layer_norms(layer)
     names = [name for name in names if _readers(network, name)]
     session = _session_with_outputs(graph, names)
     largest = {name: np.zeros(network.architecture.hidden_size, np.float32) for name in names}
@@ -263,7 +273,8 @@ def _candidates(network: Network, cls: bool) -> dict[tuple[str, ...], float]:
 def _multiplications_of_all(network: Network) -> int:
     architecture = network.architecture
     hidden = architecture.hidden_size
-    return architecture.num_hidden_layers * hidden * (4 * hidden + 2 * architecture.intermediate_size)
+    wide = (3 if architecture.gated else 2) * architecture.intermediate_size
+    return architecture.num_hidden_layers * hidden * (4 * hidden + wide)
 
 
 def _multiplications(network: Network, name: str) -> int:

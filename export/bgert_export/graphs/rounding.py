@@ -25,7 +25,7 @@ __all__ = ["rounded_model"]
 TERMS = 16  # of a matrix instruction: they are added exactly before the accumulator rounds
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # They move numbers and compute none, so they work on 16 bits directly.
-_MOVES = frozenset(["Cast", "Gather", "Identity", "Reshape", "Split", "Transpose", "Unsqueeze"])
+_MOVES = frozenset(["Cast", "Concat", "Gather", "Identity", "Reshape", "Split", "Transpose", "Unsqueeze"])
 
 
 def rounded_model(path: Path, *, partial_sums: bool = False) -> bytes:
@@ -107,8 +107,7 @@ def _sizes(length: int) -> list[int]:
 
 
 def _pieces(nodes: list[onnx.NodeProto]) -> list[tuple[int, list[int]]]:
-    """Length and sizes of the pieces of every Split that cuts sums; those of the graph itself have one input."""
-    lengths = {
-        int(node.input[1].removeprefix("terms.")) for node in nodes if node.op_type == "Split" and len(node.input) > 1
-    }
+    """Length and sizes of the pieces of every Split that cuts sums."""
+    given = [node.input[1] for node in nodes if node.op_type == "Split" and len(node.input) > 1]
+    lengths = {int(name.removeprefix("terms.")) for name in given if name.startswith("terms.")}
     return [(length, _sizes(length)) for length in sorted(lengths)]

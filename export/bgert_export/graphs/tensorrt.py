@@ -5,7 +5,8 @@ attention and GELU are float16 or bfloat16; residual + LayerNorm, pooling, norma
 Attention is spelled in the one form whose fusion is documented for all of TensorRT 10 and 11: MatMul, one Add of a
 finite mask, Softmax, MatMul, all in one type, with 1 / sqrt(head size) folded into the query weights. Values of more
 than 16 bits live between LayerNorms only: what a layer hands to the next is 16 bits wide, which is what the next
-matrix product reads anyway.
+matrix product reads anyway. Rotary positions turn query and key before the Transpose that orders them by head, so that
+attention looks the same.
 
 Inputs, all int32: `input_ids` [B, S], `position_ids` [B, S] (rows of the position table, see
 `bgert.backends.padded_layout`), `attention_mask` [B, S] (1 on tokens, 0 on padding, at least one 1 a row), and
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bgert_export.graphs.builder import Written
     from bgert_export.network import Network
     from bgert_export.projections import Projection
+    from bgert_export.rotary import Rotary
 
     Array = NDArray[np.float32]
 
@@ -133,6 +135,8 @@ class Body:
         self._scale = 1 / math.sqrt(self._hidden // self._heads)
         self._split_all = self._integers("shape.all_heads", [0, -1, 3 * self._heads, self._hidden // self._heads])
         self._join = self._integers("shape.joined", [0, -1, self._hidden])
+        self._rotary = network.architecture.rotary
+        self._turns: list[str] = []
 
     def _input(self, name: str) -> str:
         return self._b.input(name, INT32, ["texts", "length"])
@@ -182,6 +186,10 @@ class Body:
         table = net.position_table()
         positions = b.weight("embeddings.positions_and_types", table.shape, [table], self._half)
         index = self._positions
+        if self._rotary is not None:
+            self._turns = self._cosines_and_sines(self._rotary)
+            none = b.constant("embeddings.none", self._whole([[0]]))
+            index = b.node("Mul", [index, none], "embeddings.first_type")
         if net.token_types > 1:
             types = self._input("token_type_ids")
             stride = b.constant("embeddings.type_stride", self._whole([[len(table) // net.token_types]]))
@@ -193,6 +201,32 @@ class Body:
         position_rows = self._wide(b.node("Gather", [positions, index], "embeddings.positions"))
         total = b.node("Add", [word_rows, position_rows], "embeddings.sum")
         return self._narrow(self._layer_norm(total, "embeddings.LayerNorm"))
+
+    def _cosines_and_sines(self, rotary: Rotary) -> list[str]:
+        """Of every token's angles, 16-bit [B, S, 1, D / 2] each."""
+        b, arch = self._b, self._net.architecture
+        turns = rotary.turns(arch.head_size, arch.max_tokens)
+        axes = self._integers("rotary.axes", [2])
+        found = []
+        for name, table in zip(("cosines", "sines"), np.split(turns, 2, axis=1), strict=True):
+            stored = b.weight(f"rotary.{name}.table", table.shape, [table], self._half)
+            rows = b.node("Gather", [stored, self._positions], f"rotary.{name}.rows")
+            found.append(b.node("Unsqueeze", [rows, axes], f"rotary.{name}"))
+        return found
+
+    def _turned(self, split: str, turns: list[str]) -> str:
+        """Heads [B, S, N, D], each turned by its token's position."""
+        b = self._b
+        cosines, sines = turns
+        parts = [f"{split}.{half}" for half in ("first", "second")]
+        first, second = b.nodes("Split", [split], parts, attributes={"axis": 3, "num_outputs": 2})
+
+        def product(half: str, by: str) -> str:
+            return b.node("Mul", [half, by], f"{half}.{by}")
+
+        left = b.node("Sub", [product(first, cosines), product(second, sines)], f"{first}.turned")
+        right = b.node("Add", [product(second, cosines), product(first, sines)], f"{second}.turned")
+        return b.node("Concat", [left, right], f"{split}.turned", attributes={"axis": 3})
 
     def _additive_mask(self) -> None:
         """(1 - mask) * MASKED as 16-bit [B, 1, 1, S], made once for all layers."""
@@ -238,16 +272,23 @@ class Body:
         product = b.node(
             "MatMul", [rows, b.weight(f"{name}.weight", whole.shape, [whole], self._half)], f"{name}.product"
         )
-        bias = np.concatenate([self._query_bias(at), np.zeros(2 * self._hidden, np.float32)])
+        bias = np.concatenate([self._query_bias(at), self._key_bias(at), np.zeros(self._hidden, np.float32)])
         added = b.node("Add", [product, b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
         split = b.node("Reshape", [added, self._split_all], f"{name}.split")
+        if self._turns:
+            sizes = self._integers(f"{name}.sizes", [2 * self._heads, self._heads])
+            halves = [f"{name}.turning", f"{name}.standing"]
+            turning, standing = b.nodes("Split", [split, sizes], halves, attributes={"axis": 2})
+            split = b.node(
+                "Concat", [self._turned(turning, self._turns), standing], f"{name}.both", attributes={"axis": 2}
+            )
         by_head = b.node("Transpose", [split], f"{name}.by_head", attributes={"perm": [0, 2, 1, 3]})
         parts = [f"{at}.self.{part}.by_head" for part in _PARTS]
         query, key, value = b.nodes("Split", [by_head], parts, attributes={"axis": 1, "num_outputs": 3})
         return [query, b.node("Transpose", [key], f"{key}.turned", attributes={"perm": [0, 1, 3, 2]}), value]
 
     def _heads_of_one(self, asking: str, rows: str, at: str) -> list[str]:
-        """The same where one token asks: query of [B, 1, H]."""
+        """The same where the first token asks, which rotary positions leave as it is: query of [B, 1, H]."""
         b, name = self._b, f"{at}.self.query"
         query = b.node("MatMul", [asking, self._matrix(name, self._half, self._scale)], f"{name}.product")
         bias = self._query_bias(at)
@@ -256,15 +297,25 @@ class Body:
             b.node("MatMul", [rows, self._matrix(f"{at}.self.{part}", self._half)], f"{at}.self.{part}")
             for part in ("key", "value")
         )
+        if (bias := self._key_bias(at)).any():
+            key = b.node("Add", [key, b.weight(f"{key}.bias", bias.shape, [bias], self._half)], f"{key}.biased")
         orders = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
-        return [self._by_head(part, order) for part, order in zip((query, key, value), orders, strict=True)]
+        turns: tuple[list[str], ...] = ([], self._turns, [])
+        return [self._by_head(*parts) for parts in zip((query, key, value), orders, turns, strict=True)]
 
     def _query_bias(self, at: str) -> Array:
-        bias = self._net.read(f"{at}.self.query.bias").astype(np.float64) * self._scale
+        bias = self._net.bias(f"{at}.self.query").astype(np.float64) * self._scale
         return bias.astype(np.float32)
 
-    def _by_head(self, rows: str, perm: list[int]) -> str:
+    def _key_bias(self, at: str) -> Array:
+        """Zeros where it changes nothing."""
+        bias = self._net.key_bias(int(at.split(".")[2]))
+        return np.zeros(self._hidden, np.float32) if bias is None else bias
+
+    def _by_head(self, rows: str, perm: list[int], turns: list[str]) -> str:
         split = self._b.node("Reshape", [rows, self._split], f"{rows}.split")
+        if turns:
+            split = self._turned(split, turns)
         return self._b.node("Transpose", [split], f"{rows}.by_head", attributes={"perm": perm})
 
     def _tail(self, context: str, residual: str, layer: int) -> str:
@@ -274,8 +325,20 @@ class Body:
         attended = self._residual_norm(projected, residual, f"{at}.attention.output")
         attended = self._narrow(attended)
         wide = self._linear(attended, f"{at}.intermediate.dense")
-        wide = self._gelu(wide, f"{at}.intermediate.gelu")
+        if self._net.architecture.gated:
+            wide = self._gated(self._linear(attended, f"{at}.intermediate.gate"), wide, f"{at}.intermediate")
+        else:
+            wide = self._gelu(wide, f"{at}.intermediate.gelu")
         return self._residual_norm(self._linear(wide, f"{at}.output.dense"), attended, f"{at}.output")
+
+    def _gated(self, gate: str, up: str, name: str) -> str:
+        b = self._b
+        if self._net.architecture.activation == "silu":
+            sigmoid = b.node("Sigmoid", [gate], f"{name}.sigmoid")
+            activated = b.node("Mul", [gate, sigmoid], f"{name}.silu")
+        else:
+            activated = self._gelu(gate, f"{name}.gelu")
+        return b.node("Mul", [activated, up], name)
 
     def _gelu(self, rows: str, name: str) -> str:
         return self._b.node("Gelu", [rows], name)
@@ -296,7 +359,9 @@ class Body:
 
     def _linear(self, rows: str, name: str, bias: Array | None = None) -> str:
         """16-bit `rows @ weight.T + bias`."""
-        bias = self._net.read(f"{name}.bias") if bias is None else bias
+        bias = self._net.bias(name) if bias is None else bias
+        if not bias.any():
+            return self._b.node("MatMul", [rows, self._matrix(name, self._half)], name)
         product = self._b.node("MatMul", [rows, self._matrix(name, self._half)], f"{name}.product")
         return self._b.node("Add", [product, self._b.weight(f"{name}.bias", bias.shape, [bias], self._half)], name)
 

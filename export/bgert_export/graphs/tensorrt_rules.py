@@ -34,11 +34,10 @@ OPERATORS = frozenset([
 ])
 # fmt: on
 # The only places of int64: constants that say a shape, an axis or an index.
-_INT64_INPUTS = {"Reshape": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1, "ReduceMax": 1}
+_INT64_INPUTS = {"Reshape": 1, "Split": 1, "Unsqueeze": 1, "ReduceSum": 1, "ReduceL2": 1, "ReduceMax": 1}
 # fmt: off
 _FLOAT32_OPERATORS = {
-    "Concat", "Div", "Erf", "LayerNormalization", "Max", "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Sigmoid",
-    "Sqrt", "Tanh",
+    "Div", "Erf", "LayerNormalization", "Max", "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Sqrt", "Tanh",
 }
 # fmt: on
 _MOST_MASKED, _LEAST_MASKED = -100.0, -30_000.0
@@ -120,7 +119,7 @@ class _Rules:
                 self._require(len(types) == 1, f"{node.name} ({node.op_type}) mixes types")
             if node.op_type in _FLOAT32_OPERATORS:
                 self._require(types == set(wide), f"{node.name} ({node.op_type}) is not float32")
-            if node.op_type in ("MatMul", "Softmax", "Gelu"):
+            if node.op_type in ("MatMul", "Softmax", "Gelu", "Sigmoid", "Concat"):
                 self._require(types <= {self._half, *wide}, f"{node.name} ({node.op_type}) has another type")
 
     def attention(self, layers: int) -> None:

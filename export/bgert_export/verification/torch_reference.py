@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bgert_export.verification.native_classes import NativeClass
+
     Array = NDArray[np.float32]
 
 __all__ = ["Tokens", "TorchReference", "quiet", "require_torch"]
@@ -58,6 +60,7 @@ class TorchReference:
         normalize: L2-normalise the pooled rows.
         dense: folders of sentence-transformers' modules Dense, which come between the two.
         num_labels: logits of a reranker's classifier; None for config.json's.
+        native: the class that runs it where transformers does not read its config.json.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class TorchReference:
         normalize: bool,
         dense: Sequence[Path] = (),
         num_labels: int | None = None,
+        native: NativeClass | None = None,
     ) -> None:
         require_torch()
         import torch
@@ -87,7 +91,7 @@ class TorchReference:
             except Exception as error:  # transformers raises whatever its parts raise
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise CheckpointError(f"transformers cannot load {folder}: {reason}") from error
-            self._model = load_model(folder, MASKED_LM if pooling in SPLADES else kind, num_labels)
+            self._model = load_model(folder, MASKED_LM if pooling in SPLADES else kind, num_labels, native=native)
         self._dense = [dense_layer(path) for path in dense]
 
     def tokenize(self, texts: Sequence[str], second: Sequence[str] | None, max_length: int) -> list[Tokens]:

@@ -24,6 +24,7 @@ from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.correlation import least_correlation
 from bgert_export.verification.groups import Group, built_in_groups, file_groups
+from bgert_export.verification.native_classes import native_class
 from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch
 
@@ -195,6 +196,7 @@ def _compare(
         normalize=manifest.normalize,
         dense=dense_folders(checkpoint.folder) if manifest.kind == "encoder" else (),
         num_labels=manifest.num_labels,
+        native=native_class(checkpoint.architecture, checkpoint.config),
     )
     described = reference.description
     for group in groups:

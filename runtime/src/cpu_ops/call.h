@@ -34,6 +34,7 @@ struct Node {
   const Kernels* kernels;
   std::size_t inputs = 0;
   std::size_t num_heads = 1;
+  std::size_t window = 0;  // of attention to neighbours alone
   float epsilon = 0.0f;
 };
 

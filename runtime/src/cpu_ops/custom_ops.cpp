@@ -8,6 +8,7 @@
 #include <new>
 
 #include "call.h"
+#include "local_attention.h"
 #include "operators.h"
 
 namespace bgert::ort {
@@ -17,13 +18,14 @@ std::atomic<const Kernels*> g_kernels = nullptr;
 
 constexpr const char* kHeads = "num_heads";
 constexpr const char* kEpsilon = "epsilon";
+constexpr const char* kWindow = "window";
 
 struct Operator : CustomOp {
   const char* name;
   Compute compute;
   const char* inputs;   // a letter for each tensor's type, see type_of
   const char* outputs;
-  const char* attribute;
+  const char* attribute;  // `window` comes with `num_heads`
 };
 
 ElementType type_of(char letter) {
@@ -55,11 +57,19 @@ Status* create(const CustomOp* op, Table table, const KernelInfo* info, void** o
   if (of(op).attribute == kEpsilon) {
     if (Status* status = node.api.attribute(info, kEpsilon, &node.epsilon)) return status;
     if (!(node.epsilon >= 0.0f && std::isfinite(node.epsilon))) return node.api.fail("epsilon must be 0 or more");
-  } else if (of(op).attribute == kHeads) {
+  } else if (of(op).attribute == kHeads || of(op).attribute == kWindow) {
     std::int64_t heads = 0;
     if (Status* status = node.api.attribute(info, kHeads, &heads)) return status;
     if (heads < 1) return node.api.fail("num_heads must be 1 or more");
     node.num_heads = static_cast<std::size_t>(heads);
+  }
+  if (of(op).attribute == kWindow) {
+    std::int64_t window = 0;
+    if (Status* status = node.api.attribute(info, kWindow, &window)) return status;
+    if (window < 1 || window > static_cast<std::int64_t>(LocalAttention::kMostWindow)) {
+      return node.api.fail("window must be from 1 to 2^20");
+    }
+    node.window = static_cast<std::size_t>(window);
   }
   *out = instance.release();
   return nullptr;
@@ -103,9 +113,13 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("PackedRelativeAttention", packed_attention, "fffif", "f", kHeads),
       make("PackedRelativeAttentionBf16", packed_attention_bf16, "fffif", "h", kHeads),
       make("PackedRelativeAttentionInt8", packed_attention_int8, "fffif", "b", kHeads),
+      make("PackedLocalAttention", packed_attention, "fffi", "f", kWindow),
+      make("PackedLocalAttentionBf16", packed_attention_bf16, "fffi", "h", kWindow),
+      make("PackedLocalAttentionInt8", packed_attention_int8, "fffi", "b", kWindow),
       make("AddLayerNorm", add_layer_norm, "ffff", "f", kEpsilon),
       make("AddLayerNormBf16", add_layer_norm_bf16, "ffff", "fh", kEpsilon),
       make("AddLayerNormInt8", add_layer_norm_int8, "fffff", "fb", kEpsilon),
+      make("Rotary", rotary, "fif", "f"),
       make("Gelu", gelu, "f", "f"),
       make("MeanPool", mean_pool, "fi", "f"),
       make("MaxPool", max_pool, "fi", "f"),
@@ -115,6 +129,12 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("LinearGeluBf16", linear_gelu_bf16, "hhf", "h"),
       make("LinearInt8", linear_int8, "bsfif", "f"),
       make("LinearGeluInt8", linear_gelu_int8, "bsfiff", "b"),
+      make("LinearGegluFp32", linear_geglu_fp32, "fff", "f"),
+      make("LinearSwigluFp32", linear_swiglu_fp32, "fff", "f"),
+      make("LinearGegluBf16", linear_geglu_bf16, "hhf", "h"),
+      make("LinearSwigluBf16", linear_swiglu_bf16, "hhf", "h"),
+      make("LinearGegluInt8", linear_geglu_int8, "bsfiff", "b"),
+      make("LinearSwigluInt8", linear_swiglu_int8, "bsfiff", "b"),
   };
   if (Status* status = api.create_domain("bgert", &domain)) return status;
   for (const Operator& op : operators) {

@@ -65,6 +65,10 @@ struct Kernels {
   void (*quantize_row)(const float* x, const float* factors, std::size_t size, unsigned char* out);
   void (*linear_int8)(std::size_t rows, const unsigned char* x, const Int8Panel& panel, bool with_gelu, float* out,
                       std::size_t stride);
+  // up = activation(gate) * up: GELU or SiLU.
+  void (*gate_rows)(const float* gate, std::size_t size, bool silu, float* up);
+  // One head of one token; `turns` holds a cosine for each pair of numbers, then as many sines.
+  void (*rotate)(const float* x, const float* turns, std::size_t size, float* out);
 };
 
 // All there are, of every architecture.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "local_attention.h"
 #include "operand_rows.h"
 
 namespace bgert::ort {
@@ -46,6 +47,7 @@ struct Attention {
         hidden % call.node.num_heads != 0 || (query.rows != key.rows && query.rows != texts.count)) {
       return call.node.api.fail("query, key and value do not fit together");
     }
+    if (call.node.window != 0 && query.rows != key.rows) return call.misfit(0, "has not a query for each key");
     if (call.node.inputs <= 4) return nullptr;
     if (Status* status = call.matrix(4, bias)) return status;
     if (bias.rows != call.node.num_heads || bias.columns % 2 == 0 || texts.longest > bias.columns / 2 + 1) {
@@ -60,7 +62,8 @@ struct Attention {
     const bool one_each = query.rows != key.rows;
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     // The longest text's memory for every text: asked for once by each thread.
-    const std::size_t floats = kernels.attention_scratch(texts.longest, size);
+    const LocalAttention local(call.node.window);
+    const std::size_t floats = kernels.attention_scratch(local.longest(texts.longest), size);
     return call.for_each(texts.count * heads, [&](std::size_t unit) {
       const std::size_t text = unit / heads, column = unit % heads * size, length = texts.length(text);
       const std::size_t tokens = texts.first(text) * hidden + column;
@@ -69,7 +72,7 @@ struct Attention {
       const AttentionHead head{query.floats() + row, key.floats() + tokens,  value.floats() + tokens, out + row, hidden,
                                one_each ? 1 : length, length, size, scale,
                                by_distance == nullptr ? nullptr : by_distance + bias.columns / 2};
-      kernels.attend(head, scratch<Owner::kTask>(floats));
+      local.attend(head, kernels.attend, scratch<Owner::kTask>(floats));
     });
   }
 };
