@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bgert_export.architecture import Architecture
-from random_checkpoint import GEOMETRIES
+from random_checkpoint import config_of
 from random_checkpoint import write as write_random
 
 __all__ = ["MODELS", "Model", "ModelUnavailableError", "checkpoint_of", "export_bgert", "flop"]
@@ -26,7 +26,7 @@ class Model:
     """One model of the results.
 
     Attributes:
-        name: on the command line, a key of `random_checkpoint.GEOMETRIES`.
+        name: on the command line, a name of `random_checkpoint`.
         trained: weights are real (the demo's), so that quality means something.
         tokenizer: the tokenizer folder's name in `--tokenizers`, None for the demo checkpoint's.
         tokens: about how many tokens a text set has.
@@ -44,7 +44,7 @@ class Model:
     @property
     def kind(self) -> str:
         """`encoder` or `reranker`."""
-        return "reranker" if GEOMETRIES[self.name][4] else "encoder"
+        return Architecture.from_config(config_of(self.name)).kind
 
     @property
     def pooling(self) -> str:
@@ -62,6 +62,9 @@ MODELS = {
         Model("bge-large", False, None, 2_500, (12, 3, 0)),
         Model("bge-reranker-base", False, "xlm-roberta-base", 6_000, (30, 6, 0)),
         Model("bge-reranker-large", False, "xlm-roberta-base", 2_500, (12, 3, 0)),
+        Model("nomic-embed-v1.5", False, None, 6_000, (30, 6, 0)),
+        Model("arctic-m-v2.0", False, "xlm-roberta-base", 6_000, (30, 6, 0)),
+        Model("modernbert-base", False, None, 6_000, (30, 6, 0)),
     )
 }
 
@@ -122,12 +125,17 @@ def architecture_of(checkpoint: Path) -> Architecture:
 def flop(architecture: Architecture, lengths: list[int]) -> int:
     """Arithmetic of texts with these token counts, in floating-point operations.
 
-    A layer does 2 operations for each weight of its six matrices (4 H^2 + 2 H I weights) and each token, and 4 S H for
-    each token of a text of S tokens in attention (scores and weighted sum). Nothing else is counted, padding neither.
+    A layer does 2 operations for each weight of its six matrices (4 H^2 + 2 H I weights, with a gate 4 H^2 + 3 H I) and
+    each token, and 4 S H for each token of a text of S tokens in attention (scores and weighted sum), of which layers
+    that see neighbours alone do less. Nothing else is counted, padding neither.
     What can be left out of the last layer of a model that keeps its first token alone is not deducted: an engine that
     leaves it out shows as a larger share of the machine's rate.
     """
     hidden, inner = architecture.hidden_size, architecture.intermediate_size
-    matrices = 2 * (4 * hidden * hidden + 2 * hidden * inner) * sum(lengths)
-    attention = 4 * hidden * sum(length * length for length in lengths)
-    return architecture.num_hidden_layers * (matrices + attention)
+    wide = (3 if architecture.gated else 2) * inner
+    total = architecture.num_hidden_layers * 2 * (4 * hidden + wide) * hidden * sum(lengths)
+    for layer in range(architecture.num_hidden_layers):
+        window = architecture.window_of(layer)
+        seen = [length if window is None else min(length, 2 * window + 1) for length in lengths]
+        total += 4 * hidden * sum(length * keys for length, keys in zip(lengths, seen, strict=True))
+    return total

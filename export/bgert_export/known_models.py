@@ -162,7 +162,7 @@ def _others() -> Iterable[KnownModel]:
 
 
 def _other_families() -> Iterable[KnownModel]:
-    """Of sentence-transformers, but not of BERT's own shape."""
+    """Not of BERT's own shape."""
     base = (12, 768, 12, 3072)
     for name, model_type, shape, vocabulary, pooling, normalize, limit in (
         ("all-mpnet-base-v1", "mpnet", base, 30527, "mean", True, 512),
@@ -180,6 +180,24 @@ def _other_families() -> Iterable[KnownModel]:
             normalize=normalize,
             max_tokens=limit,
             owner="sentence-transformers",
+        )
+    # Whether they are normalised, their files say. Both of nomic's prompts are needed: its card, "Usage".
+    tasks = {"query": "search_query: ", "document": "search_document: "}
+    tasks |= {name: f"{name}: " for name in ("classification", "clustering")}
+    for name, owner, prompts, pooling, limit in (
+        ("nomic-embed-text-v1", "nomic-ai", tasks, "mean", 8192),
+        ("nomic-embed-text-v1.5", "nomic-ai", tasks, "mean", 8192),
+        ("snowflake-arctic-embed-m-long", "Snowflake", {"query": ENGLISH}, "cls", 2048),
+    ):
+        yield KnownModel(
+            name,
+            ("nomic_bert", *base, 30528),
+            prompts=prompts,
+            lowercase=True,
+            pooling=pooling,
+            normalize=None,
+            max_tokens=limit,
+            owner=owner,
         )
 
 

@@ -6,14 +6,36 @@ import pytest
 
 import models
 import peer_list
+import random_checkpoint
 from peer_environment import REQUIREMENTS
 
 
 def test_flop_by_hand():
-    shape = SimpleNamespace(hidden_size=4, intermediate_size=16, num_hidden_layers=2)
+    shape = SimpleNamespace(hidden_size=4, intermediate_size=16, num_hidden_layers=2, gated=False)
+    shape.window_of = lambda layer: None
     matrices = 2 * (4 * 4 * 4 + 2 * 4 * 16) * (3 + 5)
     attention = 4 * 4 * (3 * 3 + 5 * 5)
     assert models.flop(shape, [3, 5]) == 2 * (matrices + attention)
+    shape.gated, shape.window_of = True, lambda layer: 1 if layer else None  # the second layer sees three tokens
+    matrices += 2 * 4 * 16 * (3 + 5)
+    assert models.flop(shape, [3, 5]) == 2 * matrices + attention + 4 * 4 * (3 * 3 + 5 * 3)
+
+
+@pytest.mark.parametrize("name", random_checkpoint.ROTARY)
+def test_checkpoints_have_the_names_of_their_families(tmp_path, monkeypatch, name):
+    """Read back as any checkpoint is, several matrices in one included."""
+    from bgert_export.checkpoint import Checkpoint
+    from bgert_export.source import Source
+
+    small = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96,
+             "vocab_size": 200}  # fmt: skip
+    monkeypatch.setitem(random_checkpoint.ROTARY, name, random_checkpoint.ROTARY[name] | small)
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    random_checkpoint.write(name, tokenizer, tmp_path / name, seed=0)
+    network = Checkpoint.open(Source(tmp_path / name)).network
+    assert network.weight_map.unused == []
+    network.check_finite()
 
 
 def test_every_peer_has_an_adapter_and_pinned_requirements():

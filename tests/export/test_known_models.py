@@ -53,6 +53,9 @@ def test_llm_embedder_has_every_task():
         ("sentence-transformers/all-mpnet-base-v2", "mean", True, "", "", 768, 384),
         ("sentence-transformers/multi-qa-mpnet-base-dot-v1", "cls", False, "", "", 768, 512),
         ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "mean", False, "", "", 384, 128),
+        ("nomic-ai/nomic-embed-text-v1", "mean", None, "search_query: ", "search_document: ", 768, 8192),
+        ("nomic-ai/nomic-embed-text-v1.5", "mean", None, "search_query: ", "search_document: ", 768, 8192),
+        ("Snowflake/snowflake-arctic-embed-m-long", "cls", None, ENGLISH, "", 768, 2048),
     ],
 )
 def test_models_of_others(hub_id, pooling, normalize, query, document, width, limit):
@@ -66,7 +69,6 @@ def test_models_of_others(hub_id, pooling, normalize, query, document, width, li
     "name",
     [
         "multilingual-e5-large-instruct",
-        "snowflake-arctic-embed-m-long",
         "gte-base-en-v1.5",
         "distiluse-base-multilingual-cased-v2",
     ],
