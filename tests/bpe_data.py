@@ -10,7 +10,8 @@ from bgert.tokenizer.split_patterns import PATTERNS
 TEXT = """
 the of and to in is that it was for on are
 with as they be at this have from tokenizer tokenization encode
-encoding unbelievable HTTPServer parseXMLFile camelCase snake_case don't can't we're they've I'm she'll he'd IT'S 1234567
+encoding unbelievable HTTPServer parseXMLFile camelCase snake_case don't can't we're they've I'm she'll he'd
+IT'S 1234567
 2024 3.14159 12 café naïve straße résumé Ελληνικά ελλάδα привет москва Привет Москва МОСКВА שלום עולם مرحبا بالعالم
 नमस्ते दुनिया
 สวัสดีชาวโลก
