@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -14,6 +13,9 @@ namespace bgert {
 namespace {
 
 constexpr std::size_t kMostKept = std::size_t{1} << 16;  // symbols of a buffer that waits for the next word
+constexpr unsigned kPlaceBits = 6;  // of a place in a short word
+static_assert(std::size_t{1} << kPlaceBits == Bpe::kShort);
+constexpr std::size_t kMostMerges = std::size_t{1} << 22;
 constexpr std::uint32_t kNobody = static_cast<std::uint32_t>(-1);
 
 /// Bytes that no UTF-8 has need no token.
@@ -25,7 +27,10 @@ Bpe::Bpe(const BpeFile& file, bool whole_words)
     : lengths_(file.pieces.size()),
       table_(std::bit_ceil(2 * file.merges.size() + 2)),
       shift_(64 - static_cast<unsigned>(std::countr_zero(table_.size()))),
+      filter_((table_.size() << kFilterBits) / 64 + 1),
+      byte_pairs_(std::size_t{1} << 16),
       whole_words_(whole_words) {
+  if (file.merges.size() > kMostMerges) throw std::invalid_argument("the vocabulary has too many merges");
   bytes_.fill(-1);
   std::unordered_set<std::string_view> seen;
   std::string bytes;
@@ -50,10 +55,17 @@ Bpe::Bpe(const BpeFile& file, bool whole_words)
   for (std::size_t rank = 0; rank < file.merges.size(); ++rank) {
     const Merge& merge = file.merges[rank];
     const std::uint64_t pair = pair_of(merge.left, merge.right);
-    std::size_t i = slot(pair);
+    const std::uint64_t hash = hash_of(pair);
+    auto i = static_cast<std::size_t>(hash >> shift_);
     while (table_[i].rank != kNone && table_[i].pair != pair) i = (i + 1) & (table_.size() - 1);
     if (table_[i].rank != kNone) throw std::invalid_argument("merge " + std::to_string(rank) + " is there twice");
     table_[i] = {pair, static_cast<std::uint32_t>(rank), merge.merged};
+    const auto bit = static_cast<std::size_t>(hash >> (shift_ - kFilterBits));
+    filter_[bit / 64] |= std::uint64_t{1} << bit % 64;
+  }
+  for (std::size_t pair = 0; pair < byte_pairs_.size(); ++pair) {
+    const Entry& entry = merge_of(bytes_[pair >> 8], bytes_[pair & 0xFF]);
+    byte_pairs_[pair] = {entry.rank, entry.merged};
   }
 }
 
@@ -64,33 +76,53 @@ std::size_t Bpe::segment_short(std::string_view word, TokenId* ids) const {
     ids[0] = whole;
     return 1;
   }
-  std::size_t count = word.size();
-  for (std::size_t i = 0; i < count; ++i) ids[i] = bytes_[static_cast<unsigned char>(word[i])];
-  std::uint32_t ranks[kShort];  // of each token with the next, kNone for the last
+  const std::size_t size = word.size();
+  std::uint32_t keys[kShort];  // of each token with the next: rank << kPlaceBits | place, kNone if it has none
   TokenId merged[kShort];
-  const auto look_up = [&](std::size_t i) {
-    if (i + 1 == count) {
-      ranks[i] = kNone;
-      return;
-    }
-    const Entry& entry = merge_of(ids[i], ids[i + 1]);
-    ranks[i] = entry.rank;
+  std::uint8_t next[kShort], previous[kShort];
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(word[i]); };
+  const auto key = [](std::uint32_t rank, std::size_t i) {
+    return rank == kNone ? kNone : rank << kPlaceBits | static_cast<std::uint32_t>(i);
+  };
+  const auto look_up = [&](std::size_t i, std::size_t j) {
+    const Entry& entry = merge_of(ids[i], ids[j]);
+    keys[i] = key(entry.rank, i);
     merged[i] = entry.merged;
   };
-  for (std::size_t i = 0; i < count; ++i) look_up(i);
-  while (count > 1) {
-    const auto least = static_cast<std::size_t>(std::min_element(ranks, ranks + count - 1) - ranks);
-    if (ranks[least] == kNone) break;
-    ids[least] = merged[least];
-    --count;
-    const std::size_t moved = count - least - 1;
-    std::memmove(ids + least + 1, ids + least + 2, moved * sizeof *ids);
-    std::memmove(ranks + least + 1, ranks + least + 2, moved * sizeof *ranks);
-    std::memmove(merged + least + 1, merged + least + 2, moved * sizeof *merged);
-    look_up(least);
-    if (least > 0) look_up(least - 1);
+  for (std::size_t i = 0; i < size; ++i) {
+    ids[i] = bytes_[byte(i)];
+    next[i] = static_cast<std::uint8_t>(i + 1);
+    previous[i] = static_cast<std::uint8_t>(i - 1);
+    if (i + 1 == size) break;
+    const BytePair& pair = byte_pairs_[static_cast<std::size_t>(byte(i) << 8 | byte(i + 1))];
+    keys[i] = key(pair.rank, i);
+    merged[i] = pair.merged;
   }
-  return count;
+  const std::size_t padded = (size + 2) / 4 * 4;  // keys, of which there is one less than bytes, by four
+  std::fill(keys + size - 1, keys + padded, kNone);
+  for (;;) {
+    std::uint32_t least[4] = {kNone, kNone, kNone, kNone};
+    for (std::size_t i = 0; i < padded; i += 4) {
+      for (std::size_t lane = 0; lane < 4; ++lane) least[lane] = std::min(least[lane], keys[i + lane]);
+    }
+    const std::uint32_t first = std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+    if (first == kNone) break;
+    const std::size_t i = first & (kShort - 1);
+    const std::size_t gone = next[i];
+    const std::size_t after = next[gone];
+    ids[i] = merged[i];
+    ids[gone] = -1;
+    keys[gone < size - 1 ? gone : i] = kNone;
+    next[i] = static_cast<std::uint8_t>(after);
+    if (after < size) {
+      previous[after] = static_cast<std::uint8_t>(i);
+      look_up(i, after);
+    } else {
+      keys[i] = kNone;
+    }
+    if (i > 0) look_up(previous[i], i);
+  }
+  return static_cast<std::size_t>(std::remove(ids, ids + size, -1) - ids);
 }
 
 void Bpe::segment(std::string_view word, BpeBuffers& buffers, std::vector<TokenId>& ids) const {

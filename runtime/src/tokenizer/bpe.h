@@ -26,7 +26,7 @@ struct BpeBuffers {
 
 class Bpe {
  public:
-  static constexpr std::size_t kShort = 32;  ///< bytes of a word that needs no buffers
+  static constexpr std::size_t kShort = 64;  ///< bytes of a word that needs no buffers
 
   /// `whole_words`: a word that is a token needs no merges (HF's `ignore_merges`). Throws std::invalid_argument if a byte
   /// of UTF-8 has no token, a token or a merge is there twice.
@@ -50,6 +50,14 @@ class Bpe {
     TokenId merged = -1;
   };
 
+  static constexpr unsigned kFilterBits = 3;  // log2 of the bits for a place in the table
+
+  /// What two bytes become.
+  struct BytePair {
+    std::uint32_t rank = kNone;
+    TokenId merged = -1;
+  };
+
   static std::uint64_t pair_of(TokenId left, TokenId right) {
     return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
   }
@@ -57,16 +65,16 @@ class Bpe {
   /// What two neighbours become; the rank is kNone if they have no merge.
   const Entry& merge_of(TokenId left, TokenId right) const {
     const std::uint64_t pair = pair_of(left, right);
-    for (std::size_t i = slot(pair);; i = (i + 1) & (table_.size() - 1)) {
+    const std::uint64_t hash = hash_of(pair);
+    const auto bit = static_cast<std::size_t>(hash >> (shift_ - kFilterBits));
+    if ((filter_[bit / 64] >> bit % 64 & 1) == 0) return none_;
+    for (auto i = static_cast<std::size_t>(hash >> shift_);; i = (i + 1) & (table_.size() - 1)) {
       const Entry& entry = table_[i];
       if (entry.pair == pair || entry.rank == kNone) return entry;
     }
   }
 
-  std::size_t slot(std::uint64_t pair) const {
-    constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15ULL;
-    return static_cast<std::size_t>((pair ^ pair >> 29) * kMultiplier >> shift_);
-  }
+  static std::uint64_t hash_of(std::uint64_t pair) { return (pair ^ pair >> 29) * 0x9E3779B97F4A7C15ULL; }
 
   TokenId whole_word(std::string_view word) const;
   void merge_long(std::string_view word, BpeBuffers& buffers, std::vector<TokenId>& ids) const;
@@ -75,6 +83,9 @@ class Bpe {
   std::vector<std::uint32_t> lengths_;  // by id
   std::vector<Entry> table_;            // a power of two, at most half full
   unsigned shift_;
+  std::vector<std::uint64_t> filter_;  // a bit of every hash in the table: most pairs have no merge, and it is small
+  Entry none_;
+  std::vector<BytePair> byte_pairs_;  // by left << 8 | right
   bool whole_words_;
   ByteTrie words_;  // bytes of every token, if whole_words_
 };

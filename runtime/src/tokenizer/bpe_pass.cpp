@@ -7,7 +7,7 @@
 
 namespace bgert {
 
-static_assert(LongWordKey::kMaxBytes == Bpe::kShort);
+static_assert(LongWordKey::kMaxBytes <= Bpe::kShort);
 
 void BpePass::run(SplitPattern pattern, std::string_view text) {
   switch (pattern) {
