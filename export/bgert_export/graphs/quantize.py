@@ -7,8 +7,9 @@ which moves the difficulty into weights, where each column has a scale. Factors 
 
 Then the graph runs beside the float32 graph, on texts that smoothing has not seen and on those that every export is
 verified on, so that what passes here passes there. If it is not near enough on both, matrices go back to float32, in
-the order of the quality that each gives for its arithmetic and as few as needed; if a third of the arithmetic is not
-enough, there is no int8 graph.
+the order of the quality that each alone costs for its arithmetic (`sensitivity.py`), and as many as these losses say
+are needed: errors of matrices are small and independent, so losses add up. What the graph then reaches is measured,
+and corrects the losses if it was too little; if a third of the arithmetic is not enough, there is no int8 graph.
 """
 
 from __future__ import annotations
@@ -17,50 +18,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from bgert.backends.onnx_cpu import feeds_of, open_session
-from bgert.batching import PackedBatch, plan_batches, reorder, slice_batch
 from bgert.cpu_count import available_cpus
-from bgert.evaluation.sample_texts import sample_texts
 from bgert_export.errors import QuantizationError
-from bgert_export.graphs.builder import FLOAT
-from bgert_export.verification import texts as built_in
-from bgert_export.verification.correlation import least_correlation
+from bgert_export.graphs.linears import quantize_columns
+from bgert_export.graphs.quality import Judge, calibration_texts, held_out_texts, mixed_batches, verification_batches
+from bgert_export.graphs.sensitivity import losses, session_with_outputs
 from bgert_export.verification.groups import built_in_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from bgert.tokenizer import TokenBatch, Tokenizer
+    from bgert.tokenizer import Tokenizer
+    from bgert_export.graphs.quality import Quality
     from bgert_export.network import Network
-    from bgert_export.verification.groups import Group
 
     Array = NDArray[np.float32]
     WriteInt8 = Callable[[Mapping[str, Array], Collection[str]], Path]
 
-__all__ = ["Quality", "Quantized", "quantize"]
+__all__ = ["Quantized", "quantize"]
 
-TOKEN_BUDGET = 512
-HELD_OUT = 128
+PROBE_STEP, PROBE_TOKENS = 8, 32  # of the held-out texts, for what each matrix costs: every so many, cut to so many
 TOKENS = 64  # of a typical text
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How near a graph is to the float32 graph, on one set of inputs."""
-
-    mean: float
-    """Encoders: mean cosine of the vectors. Rerankers: correlation of the scores."""
-    worst: float
-    """Encoders: least cosine. Rerankers: largest error of a score, in standard deviations of the scores."""
-    inputs: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.5f} ({self.worst:.5f} at worst of {self.inputs})"
 
 
 @dataclass(frozen=True)
@@ -116,80 +99,84 @@ def quantize(
     kind = network.architecture.kind
     smoothing = smoothing_factors(network, _largest_activations(network, tokenizer, fp32_graph, max_tokens))
     reference = open_session(fp32_graph, available_cpus())
-    held_out = _Judge(kind, list(_mixed_batches(tokenizer, held_out_texts(), kind, max_tokens)), reference)
+    held_out = Judge(kind, list(mixed_batches(tokenizer, held_out_texts(), kind, max_tokens)), reference)
     groups = built_in_groups(kind, max_tokens, network.architecture.max_tokens)  # as verify_folder
-    verification = _Judge(kind, list(_verification_batches(tokenizer, groups, prefix)), reference)
-    probes = _Judge(
-        kind, list(_mixed_batches(tokenizer, held_out_texts()[::4], kind, min(TOKENS, max_tokens))), reference
-    )
+    verification = Judge(kind, list(verification_batches(tokenizer, groups, prefix)), reference)
+    probes = list(mixed_batches(tokenizer, held_out_texts()[::PROBE_STEP], kind, min(PROBE_TOKENS, max_tokens)))
+    on_probes = Judge(kind, probes, reference)
     del reference
 
-    def session(in_fp32: Collection[str]) -> Any:
-        return open_session(write(smoothing, in_fp32), available_cpus())
-
-    def quality(opened: Any, in_fp32: list[str]) -> Quantized:
-        settled = Quantized(_named(kind), in_fp32, held_out(opened), verification(opened))
+    def measured(in_fp32: list[str]) -> tuple[Quantized, Any]:
+        session = open_session(write(smoothing, in_fp32), available_cpus())
+        settled = Quantized(_named(kind), in_fp32, held_out(session), verification(session))
         say(f"int8: {settled} with {len(in_fp32) or 'no'} matrices in fp32")
-        return settled
+        return settled, session
 
-    whole = session([])
-    best = quality(whole, [])
+    best, session = measured([])
     if best.lower >= floor:
         return best
-    say(f"int8: that is below the floor of {floor}, so it is measured which matrices cost most")
+    say(f"int8: that is below the floor of {floor}, so it is measured what each matrix costs")
+    start, all_losses = 1 - best.lower, 1 - on_probes(session).mean
+    del session
     costs = _candidates(network, cls)
-    without = probes(whole).mean
-    gains = {}
-    for names in costs:
-        gains[names] = probes(session(names)).mean - without
-        say(f"int8: {gains[names]:+.6f} with {' and '.join(names)} in fp32")
-    order = _by_gain(gains, costs, _multiplications_of_all(network) / 3)
-
-    def first(count: int) -> list[str]:
-        return [name for names in order[:count] for name in names]
-
-    best = quality(session(first(len(order))), first(len(order)))
-    if not best.lower >= floor:
-        raise QuantizationError(
-            f"the int8 graph reaches a {best}, below the floor of {floor}, with a third of the arithmetic in fp32: "
-            "nothing was written. Leave cpu-int8 out, take cpu-bf16, or lower the floor with --int8-floor"
-        )
-    too_few, enough = 0, len(order)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        settled = quality(session(first(middle)), first(middle))
-        if settled.lower >= floor:
-            best, enough = settled, middle
-        else:
-            too_few = middle
-    write(smoothing, best.in_fp32)
+    found = losses(network, fp32_graph, probes, Int8Product(network, smoothing), costs)
+    for names, loss in found.items():
+        say(f"int8: {loss:.3e} lost by {' and '.join(names)}")
+    order = _by_loss(found, costs, _multiplications_of_all(network) / 3)
+    # Shares of what is lost, as texts differ in how much that is.
+    shares = np.cumsum([0.0] + [found[names] / all_losses for names in order])
+    count, correction = 0, 1.0
+    while best.lower < floor:
+        if count == len(order):
+            raise QuantizationError(
+                f"the int8 graph reaches a {best}, below the floor of {floor}, with a third of the arithmetic in "
+                "fp32: nothing was written. Leave cpu-int8 out, take cpu-bf16, or lower the floor with --int8-floor"
+            )
+        needed = 1 - (1 - floor) / start
+        enough = int(np.searchsorted(shares * correction, needed))
+        count = min(max(enough, count + 1), len(order))
+        best, _ = measured([name for names in order[:count] for name in names])
+        gained = 1 - (1 - best.lower) / start
+        correction = max(gained / shares[count], 1e-3)
     return best
 
 
-def _by_gain(
-    gains: Mapping[tuple[str, ...], float], costs: Mapping[tuple[str, ...], float], most: float
+class Int8Product:
+    """What int8 makes of rows, as `Int8Linears` and the kernels do it."""
+
+    def __init__(self, network: Network, smoothing: Mapping[str, Array]) -> None:
+        self._network = network
+        self._factors = {reader: smoothing[name] for name in smoothing for reader in _readers(network, name)}
+
+    def __call__(self, name: str, rows: Array) -> Array:
+        weights, factors = self._network.read(f"{name}.weight"), self._factors.get(name)
+        if factors is not None:
+            rows, weights = rows * factors, weights / factors
+        quantized, scales = quantize_columns(weights)
+        product: Array = quantize_rows(rows) @ quantized.astype(np.float32).T * scales
+        return product
+
+
+def quantize_rows(rows: Array) -> Array:
+    """float32[T, K] as they are after `quantize_row` of runtime/src/cpu_ops/int8.h: 255 steps from least to most."""
+    low, high = (extreme(rows, axis=1, initial=0, keepdims=True) for extreme in (np.min, np.max))
+    scale = (high - low) / 255
+    inverse = 1 / np.where(scale > 0, scale, np.inf)
+    zero = np.rint(-low * inverse)
+    rounded: Array = (np.clip(np.rint(rows * inverse) + zero, 0, 255) - zero) * scale
+    return rounded
+
+
+def _by_loss(
+    found: Mapping[tuple[str, ...], float], costs: Mapping[tuple[str, ...], float], most: float
 ) -> list[tuple[str, ...]]:
-    """What gains anything, by its gain for its cost, without what would bring the costs above `most`."""
+    """What loses anything, by its loss for its cost, without what would bring the costs above `most`."""
     order, spent = list[tuple[str, ...]](), 0.0
-    for names in sorted(gains, key=lambda names: -gains[names] / costs[names]):
-        if gains[names] > 0 and spent + costs[names] <= most:
+    for names in sorted(found, key=lambda names: -found[names] / costs[names]):
+        if found[names] > 0 and spent + costs[names] <= most:
             order.append(names)
             spent += costs[names]
     return order
-
-
-def calibration_texts() -> list[str]:
-    """What smoothing sees: English of all lengths, Chinese, other languages, odd text."""
-    held_out = set(held_out_texts())
-    return [text for text in built_in.mixed() if text not in held_out]
-
-
-def held_out_texts() -> list[str]:
-    """What it does not see: English, and every other of the few texts in other languages."""
-    mixed = built_in.mixed()
-    # The sample that `mixed` begins, after its end: no docstring is in both.
-    english = sample_texts(len(mixed) + HELD_OUT, seed=1)[len(mixed) :]
-    return english + [text for text in mixed if not text.isascii()][::2]
 
 
 def smoothing_factors(network: Network, largest: Mapping[str, Array]) -> dict[str, Array]:
@@ -234,25 +221,13 @@ def _largest_activations(network: Network, tokenizer: Tokenizer, graph: Path, ma
     for layer in range(network.architecture.num_hidden_layers):
         names += network.architecture.layer_norms(layer)
     names = [name for name in names if _readers(network, name)]
-    session = _session_with_outputs(graph, names)
+    session = session_with_outputs(graph, names)
     largest = {name: np.zeros(network.architecture.hidden_size, np.float32) for name in names}
     inputs = [entry.name for entry in session.get_inputs()]
-    for batch in _mixed_batches(tokenizer, calibration_texts(), network.architecture.kind, max_tokens):
+    for batch in mixed_batches(tokenizer, calibration_texts(), network.architecture.kind, max_tokens):
         for name, rows in zip(names, session.run(names, feeds_of(inputs, batch)), strict=True):
             np.maximum(largest[name], np.abs(rows).max(0), out=largest[name])
     return largest
-
-
-def _session_with_outputs(graph: Path, names: list[str]) -> Any:
-    """A session that also gives values from inside the graph."""
-    model = onnx.load(graph, load_external_data=False)
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names)
-    beside = graph.with_name("calibration.onnx")
-    try:
-        beside.write_bytes(model.SerializeToString())
-        return open_session(beside)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _candidates(network: Network, cls: bool) -> dict[tuple[str, ...], float]:
@@ -280,47 +255,6 @@ def _multiplications_of_all(network: Network) -> int:
 def _multiplications(network: Network, name: str) -> int:
     rows, columns = network.architecture.weight_shapes()[f"{name}.weight"]
     return rows * columns
-
-
-class _Judge:
-    """Compares graphs with the float32 graph on one set of inputs."""
-
-    def __init__(self, kind: str, batches: list[PackedBatch], reference: Any) -> None:
-        self._kind, self._batches = kind, batches
-        self._expected = self._run(reference)
-
-    def __call__(self, session: Any) -> Quality:
-        expected, found = self._expected, self._run(session)
-        if self._kind == "encoder":
-            lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-            cosines = (expected * found).sum(1) / np.maximum(lengths, 1e-12)
-            return Quality(float(cosines.mean()), float(cosines.min()), len(cosines))
-        error = np.abs(found - expected).max() / max(expected.std(0).min(), 1e-12)
-        return Quality(least_correlation(expected, found), float(error), len(expected))
-
-    def _run(self, session: Any) -> NDArray[np.float64]:
-        inputs = [entry.name for entry in session.get_inputs()]
-        rows = [session.run(None, feeds_of(inputs, batch))[0] for batch in self._batches]
-        return np.concatenate(rows).astype(np.float64)
-
-
-def _verification_batches(tokenizer: Tokenizer, groups: Iterable[Group], prefix: str) -> Iterator[PackedBatch]:
-    for group in groups:
-        yield from _batches(group.encode(tokenizer, prefix))
-
-
-def _mixed_batches(tokenizer: Tokenizer, texts: list[str], kind: str, max_tokens: int) -> Iterator[PackedBatch]:
-    """Texts, or for rerankers pairs of each text with the next."""
-    seconds = None if kind == "encoder" else texts[1:] + texts[:1]
-    yield from _batches(tokenizer.encode_batch(texts, seconds, max_length=max_tokens))
-
-
-def _batches(encoded: TokenBatch) -> Iterator[PackedBatch]:
-    packed = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids)
-    plan = plan_batches(np.diff(packed.cu_seqlens), TOKEN_BUDGET)
-    packed = reorder(packed, plan.order)
-    for start, stop in zip(plan.cuts, plan.cuts[1:], strict=False):
-        yield slice_batch(packed, start, stop)
 
 
 def _named(kind: str) -> str:

@@ -23,7 +23,7 @@ from bgert.errors import EngineError, ModelFolderError
 from bgert.lifecycle import NativeCall, keep_for_ever, never_copied, on_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -121,8 +121,8 @@ class OnnxCpuBackend:
         return {name: array.astype(np.int64) for name, array in self._layout.arrays(batch).items()}
 
 
-def open_session(path: Path, intra_op_threads: int = 1) -> Any:
-    """An `onnxruntime.InferenceSession` for one of bgert's CPU graphs.
+def open_session(path: Path, intra_op_threads: int = 1, *, also: Collection[str] = ()) -> Any:
+    """An `onnxruntime.InferenceSession` for one of bgert's CPU graphs; `also` are inputs that the caller feeds itself.
 
     Raises:
         EngineNotInstalledError: onnxruntime cannot be imported.
@@ -148,7 +148,7 @@ def open_session(path: Path, intra_op_threads: int = 1) -> Any:
             )
     except Exception as error:  # as above
         raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
-    if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys() - set(INPUTS)):
+    if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys() - {*INPUTS, *also}):
         raise ModelFolderError(
             f"{path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
         )

@@ -10,7 +10,8 @@ from bgert import Encoder, InvalidOptionError, Reranker
 from bgert_export import export
 from bgert_export.errors import QuantizationError, UnsupportedCheckpointError
 from bgert_export.graphs.linears import quantize_columns
-from bgert_export.graphs.quantize import calibration_texts, held_out_texts, smoothing_factors
+from bgert_export.graphs.quality import calibration_texts, held_out_texts
+from bgert_export.graphs.quantize import smoothing_factors
 
 TARGETS = ("cpu", "cpu-bf16", "cpu-int8")
 TEXTS = ["a", "how to copy a folder", "今天天气很好", "the file " * 20, "", "read the data and write it " * 4]
@@ -79,11 +80,13 @@ def test_below_the_floor_nothing_is_written(make_checkpoint, tmp_path):
         export_int8(make_checkpoint(), tmp_path / "out", lines, int8_floor=0.9999999)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
     layers = 3
-    assert len([line for line in lines if re.search(r"int8: [+-]0\.\d+ with .* in fp32", line)]) == 3 * layers
+    assert len([line for line in lines if re.search(r"int8: \S+ lost by ", line)]) == 3 * layers
+    # Graphs are written for what is tried, not for what is measured.
+    assert len([line for line in lines if "matrices in fp32" in line]) <= 3
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_what_gains_most_for_its_arithmetic_goes_to_fp32_first(make_checkpoint, tmp_path, pooling):
+def test_what_loses_most_for_its_arithmetic_goes_to_fp32_first(make_checkpoint, tmp_path, pooling):
     """The floor is just above what every matrix in int8 reaches."""
     checkpoint = make_checkpoint()
     choice, _ = export_int8(checkpoint, tmp_path / "a", pooling=pooling, int8_floor=0.5)
@@ -92,14 +95,14 @@ def test_what_gains_most_for_its_arithmetic_goes_to_fp32_first(make_checkpoint, 
     lines = []
     choice, _ = export_int8(checkpoint, tmp_path / "b", lines, pooling=pooling, int8_floor=reached + 2e-5)
     assert choice.value
-    gains = {}
+    losses = {}
     for line in lines:
-        if found := re.match(r"int8: ([+-]0\.\d+) with (.*) in fp32$", line):
+        if found := re.match(r"int8: (\S+) lost by (.*)$", line):
             names = tuple(found[2].split(" and "))
             cost = 2 if names[0].endswith("output.dense") and "attention" not in names[0] else len(names)
             last = names[0].startswith("encoder.layer.2.") and not names[0].endswith("query")
-            gains[names] = float(found[1]) / (cost / 64 if pooling == "cls" and last else cost)
-    first = max(gains, key=gains.__getitem__)
+            losses[names] = float(found[1]) / (cost / 64 if pooling == "cls" and last else cost)
+    first = max(losses, key=losses.__getitem__)
     assert tuple(choice.value[: len(first)]) == first
     model = onnx.load(tmp_path / "b" / "cpu-int8.onnx", load_external_data=False)
     floats = {node.output[0] for node in model.graph.node if node.op_type == "LinearFp32"}
