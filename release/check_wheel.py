@@ -19,6 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 _AVX512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}
 # Best first, with the instructions that each needs, by the names of /proc/cpuinfo.
 _KERNELS = {
+    "avx512amx": {*_AVX512, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
     "avx512bf16": {*_AVX512, "avx512_vnni", "avx512_bf16"},
     "avx512vnni": {*_AVX512, "avx512_vnni"},
     "avx512": _AVX512,

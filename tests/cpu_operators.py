@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from bgert.backends.onnx_cpu import KERNELS
 
 SETS = (
-    *("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16"),
+    *("baseline", "avx2", "avx2vnni", "avx512", "avx512vnni", "avx512bf16", "avx512amx"),
     *("neondot", "neoni8mm", "neonbf16"),
 )
 TYPES = {np.int32: "INT32", np.float32: "FLOAT", np.uint8: "UINT8", np.int8: "INT8"}

@@ -32,18 +32,36 @@ void expect(double found, double wanted, double tolerance, const char* kernel, c
   std::abort();
 }
 
-void check_attention(const bgert::Kernels& kernels) {
+float from_bf16(unsigned short half) {
+  const unsigned bits = static_cast<unsigned>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// In float32, or with products in bfloat16: then of rounded inputs, as far as the processor multiplies those.
+void check_attention(const bgert::Kernels& kernels, bool in_bf16) {
   const std::size_t length = 1 + below(below(4) == 0 ? 200 : 40), size = 1 + below(80), heads = 1 + below(3);
+  const bool rounded = in_bf16 && kernels.attention_bf16_scratch(1, 1) != kernels.attention_scratch(1, 1);
+  const auto scratch_of = in_bf16 ? kernels.attention_bf16_scratch : kernels.attention_scratch;
+  const auto attend = in_bf16 ? kernels.attend_bf16 : kernels.attend;
+  const auto as_read = [&](float value) {
+    unsigned short half;
+    kernels.round_bf16(&value, 1, &half);
+    return double{rounded ? from_bf16(half) : value};
+  };
+  // Weights are rounded too, each by up to 2^-9 of itself.
+  const double tolerance = rounded ? 2e-2 : 3e-5;
   const std::size_t stride = size * heads, queries = below(3) == 0 ? 1 : length;
   const auto query = random_floats(queries * stride, 2.0f), key = random_floats(length * stride, 2.0f);
   const auto value = random_floats(length * stride, 1.0f);
   const auto out = std::make_unique<float[]>(queries * stride);
-  const auto scratch = std::make_unique<float[]>(kernels.attention_scratch(length, size));
+  const auto scratch = std::make_unique<float[]>(scratch_of(length, size));
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const auto table = below(2) == 0 ? random_floats(2 * length - 1, 2.0f) : nullptr;
   const float* bias = table == nullptr ? nullptr : table.get() + (length - 1);
   for (std::size_t at = 0; at < stride; at += size) {
-    kernels.attend({query.get() + at, key.get() + at, value.get() + at, out.get() + at, stride, queries, length, size,
+    attend({query.get() + at, key.get() + at, value.get() + at, out.get() + at, stride, queries, length, size,
                     scale, bias},
                    scratch.get());
     for (std::size_t q = 0; q < queries; ++q) {
@@ -51,7 +69,7 @@ void check_attention(const bgert::Kernels& kernels) {
       for (std::size_t k = 0; k < length; ++k) {
         if (bias != nullptr) weights[k] = double{bias[static_cast<std::ptrdiff_t>(k) - static_cast<std::ptrdiff_t>(q)]};
         for (std::size_t i = 0; i < size; ++i) {
-          weights[k] += double{query[q * stride + at + i]} * double{key[k * stride + at + i]} * double{scale};
+          weights[k] += as_read(query[q * stride + at + i]) * as_read(key[k * stride + at + i]) * double{scale};
         }
       }
       const double peak = *std::max_element(weights.begin(), weights.end());
@@ -59,8 +77,8 @@ void check_attention(const bgert::Kernels& kernels) {
       for (double& weight : weights) total += weight = std::exp(weight - peak);
       for (std::size_t i = 0; i < size; ++i) {
         double wanted = 0;
-        for (std::size_t k = 0; k < length; ++k) wanted += weights[k] / total * double{value[k * stride + at + i]};
-        expect(double{out[q * stride + at + i]}, wanted, 3e-5, "attend", kernels.name);
+        for (std::size_t k = 0; k < length; ++k) wanted += weights[k] / total * as_read(value[k * stride + at + i]);
+        expect(double{out[q * stride + at + i]}, wanted, tolerance, in_bf16 ? "attend_bf16" : "attend", kernels.name);
       }
     }
   }
@@ -108,17 +126,10 @@ void expect_same_alone(std::size_t rows, const Out* together, const Multiply& mu
   std::abort();
 }
 
-float from_bf16(unsigned short half) {
-  const unsigned bits = static_cast<unsigned>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 // One panel in each precision, from rows of exactly the size that it may read.
 void check_panels(const bgert::Kernels& kernels) {
   constexpr std::size_t kColumns = bgert::kPanelColumns;
-  const std::size_t rows = 1 + below(40), depth = 4 * (1 + below(below(8) == 0 ? 400 : 40));
+  const std::size_t rows = 1 + below(40), depth = 4 * (below(3) == 0 ? 16 * (1 + below(4)) : 1 + below(below(8) == 0 ? 400 : 40));
   const auto x = random_floats(rows * depth, 1.0f);
   const auto weights = random_floats(depth * kColumns, 3.0f / std::sqrt(static_cast<float>(depth)));
   const auto bias = random_floats(kColumns, 1.0f);
@@ -207,7 +218,8 @@ int main(int argc, char** argv) {
     for (const char* name : bgert::kKernelNames) {
       const bgert::Kernels* kernels = bgert::choose_kernels(name);
       if (kernels == nullptr) continue;
-      check_attention(*kernels);
+      check_attention(*kernels, false);
+      check_attention(*kernels, true);
       check_rows(*kernels);
       check_panels(*kernels);
       ++rounds;

@@ -32,7 +32,8 @@ case $(uname -m) in
     avx2="-mavx2 -mfma"
     avx512="$avx2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
     for set in "avx2 $avx2" "avx2vnni $avx2 -mavxvnni" "avx512 $avx512" "avx512vnni $avx512 -mavx512vnni" \
-      "avx512bf16 $avx512 -mavx512vnni -mavx512bf16"; do
+      "avx512bf16 $avx512 -mavx512vnni -mavx512bf16" \
+      "avx512amx $avx512 -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8"; do
       name=${set%% *}
       "${CXX:-g++}" $flags ${set#* } -c "src/cpu_ops/isa_$name.cpp" -o "$build/$name.o"
     done

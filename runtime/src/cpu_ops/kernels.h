@@ -49,6 +49,9 @@ struct Kernels {
   // Floats that `attend` needs to work in.
   std::size_t (*attention_scratch)(std::size_t length, std::size_t size);
   void (*attend)(const AttentionHead& head, float* scratch);
+  // The same with products in bfloat16, where the processor has them.
+  std::size_t (*attention_bf16_scratch)(std::size_t length, std::size_t size);
+  void (*attend_bf16)(const AttentionHead& head, float* scratch);
   void (*add_layer_norm)(const float* x, const float* residual, const float* gamma, const float* beta, float epsilon,
                          std::size_t size, float* out);
   void (*gelu)(const float* x, std::size_t size, float* out);
@@ -73,7 +76,7 @@ struct Kernels {
 
 // All there are, of every architecture.
 constexpr const char* kKernelNames[] = {"baseline",   "avx2",    "avx2vnni", "avx512",  "avx512vnni",
-                                        "avx512bf16", "neondot", "neoni8mm", "neonbf16"};
+                                        "avx512bf16", "avx512amx", "neondot", "neoni8mm", "neonbf16"};
 
 // The best the processor has, or the one that BGERT_KERNELS names; nullptr if it does not have that.
 const Kernels* choose_kernels(const char* wanted);

@@ -56,14 +56,17 @@ struct Attention {
     return nullptr;
   }
 
-  Status* run(const Call& call, float* out) const {
+  // In float32, or with products in bfloat16.
+  Status* run(const Call& call, float* out, bool in_bf16 = false) const {
     const Kernels& kernels = *call.node.kernels;
+    const auto attend = in_bf16 ? kernels.attend_bf16 : kernels.attend;
+    const auto scratch_of = in_bf16 ? kernels.attention_bf16_scratch : kernels.attention_scratch;
     const std::size_t heads = call.node.num_heads, hidden = key.columns, size = hidden / heads;
     const bool one_each = query.rows != key.rows;
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     // The longest text's memory for every text: asked for once by each thread.
     const LocalAttention local(call.node.window);
-    const std::size_t floats = kernels.attention_scratch(local.longest(texts.longest), size);
+    const std::size_t floats = scratch_of(local.longest(texts.longest), size);
     return call.for_each(texts.count * heads, [&](std::size_t unit) {
       const std::size_t text = unit / heads, column = unit % heads * size, length = texts.length(text);
       const std::size_t tokens = texts.first(text) * hidden + column;
@@ -72,7 +75,7 @@ struct Attention {
       const AttentionHead head{query.floats() + row, key.floats() + tokens,  value.floats() + tokens, out + row, hidden,
                                one_each ? 1 : length, length, size, scale,
                                by_distance == nullptr ? nullptr : by_distance + bias.columns / 2};
-      local.attend(head, kernels.attend, scratch<Owner::kTask>(floats));
+      local.attend(head, attend, scratch<Owner::kTask>(floats));
     });
   }
 };
@@ -120,7 +123,7 @@ Status* packed_attention_bf16(const Call& call) {
   if (Status* status = attention.read(call)) return status;
   if (Status* status = call.output(0, attention.query.rows, attention.query.columns, out)) return status;
   float* floats = scratch<Owner::kCall>(out.rows * out.columns);
-  if (Status* status = attention.run(call, floats)) return status;
+  if (Status* status = attention.run(call, floats, true)) return status;
   return round_rows(call, floats, out);
 }
 
@@ -131,7 +134,7 @@ Status* packed_attention_int8(const Call& call) {
   const std::size_t rows = attention.query.rows, columns = attention.query.columns;
   if (Status* status = call.output(0, rows, columns + kRowScaleBytes, out)) return status;
   float* floats = scratch<Owner::kCall>(rows * columns);
-  if (Status* status = attention.run(call, floats)) return status;
+  if (Status* status = attention.run(call, floats, true)) return status;
   return quantize_rows(call, floats, nullptr, out);
 }
 

@@ -90,6 +90,59 @@ def test_attention_of_scores_that_are_far_apart(kernels):
     assert np.abs(run("PackedAttention", inputs, num_heads=1) - attention64(**inputs, heads=1)).max() < 1e-3
 
 
+def bf16_attention(inputs, operator="PackedAttentionBf16", **attributes):
+    """What matrices of bfloat16 read, as float32."""
+    nodes = [
+        helper.make_node(operator, list(inputs), ["half"], domain="bgert", **attributes),
+        helper.make_node("Cast", ["half"], ["out"], to=TensorProto.FLOAT),
+    ]
+    return run_nodes(nodes, inputs)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(12, 32), (3, 64), (2, 16), (5, 20), (1, 7), (2, 100)])
+def test_attention_in_bfloat16(kernels, heads, size):
+    """Products of numbers with 8 bits: of the same in float64, where all that is left is the rounding of weights."""
+    inputs = packed(draw(heads * size), [1, 15, 16, 17, 100, 2, 33, 8, 300], heads * size)
+    for name in ("query", "key", "value"):
+        inputs[name] = (inputs[name].view(np.uint32) & 0xFFFF0000).view(np.float32)
+    expected = attention64(**inputs, heads=heads)
+    found = bf16_attention(inputs, num_heads=heads)
+    assert np.abs(found - expected).max() < 2e-2
+    assert np.sqrt(np.square(found - expected).mean()) < 2e-3 * np.sqrt(np.square(expected).mean())
+    first = {**inputs, "query": inputs["query"][inputs["cu_seqlens"][:-1]].copy()}
+    assert np.array_equal(bf16_attention(first, num_heads=heads), found[inputs["cu_seqlens"][:-1]])
+    bias = draw(1).standard_normal((heads, 2 * 300 - 1)).astype(np.float32) * 3
+    found = bf16_attention(inputs | {"bias": bias}, "PackedRelativeAttentionBf16", num_heads=heads)
+    assert np.abs(found - attention64(**inputs, heads=heads, bias=bias)).max() < 2e-2
+
+
+def test_attention_in_bfloat16_of_a_text_alone_has_the_same_bits(kernels):
+    inputs = packed(draw(1), [9, 40, 3, 128, 513], 96)
+    together = bf16_attention(inputs, num_heads=3)
+    for first, last in pairwise(inputs["cu_seqlens"]):
+        alone = {name: inputs[name][first:last].copy() for name in ("query", "key", "value")}
+        alone["cu_seqlens"] = np.array([0, last - first], np.int32)
+        assert np.array_equal(bf16_attention(alone, num_heads=3), together[first:last])
+
+
+@pytest.mark.parametrize("where", ["query", "key", "value"])
+@pytest.mark.parametrize("what", [np.nan, np.inf])
+def test_attention_in_bfloat16_hands_nan_on(kernels, where, what):
+    inputs = packed(draw(2), [20, 5], 64)
+    inputs[where][3, 10] = what
+    found = bf16_attention(inputs, num_heads=2)
+    assert not np.isfinite(found[3, 10]) or (where != "value" and what == np.inf)
+    assert np.isfinite(found[20:]).all()
+
+
+def test_attention_in_bfloat16_of_scores_that_are_far_apart(kernels):
+    inputs = packed(draw(3), [30], 32)
+    for name in ("query", "key", "value"):
+        inputs[name] = (inputs[name].view(np.uint32) & 0xFFFF0000).view(np.float32)
+    inputs["query"] *= 4096
+    assert np.abs(bf16_attention(inputs, num_heads=1) - attention64(**inputs, heads=1)).max() < 2e-2
+
+
 @pytest.mark.parametrize("cuts", [[0, 3, 3, 8], [0, 5], [1, 8], [0, 9, 8], [8]])
 def test_attention_refuses_bounds_that_do_not_fit(cuts):
     inputs = packed(draw(4), [8], 32) | {"cu_seqlens": np.array(cuts, np.int32)}
