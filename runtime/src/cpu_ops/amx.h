@@ -28,7 +28,8 @@ class Tiles {
   void set(Size rows) {
     const auto first = static_cast<Byte>(rows < kTile ? rows : kTile);
     const auto second = static_cast<Byte>(rows > kTile ? rows - kTile : kTile);
-    const Shapes shapes = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {}, {first, first, second, second, first, second, 16, 16}, {}};
+    const Shapes shapes = {
+        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {}, {first, first, second, second, first, second, 16, 16}, {}};
     _tile_loadconfig(&shapes);
   }
 
