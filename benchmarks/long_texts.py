@@ -4,8 +4,8 @@
 
 Random weights of each shape, one thread, the same token ids for all. Times are the process's CPU time for a batch,
 medians over rounds; ratios are medians of the ratios of a round. `--before` takes the operators of another build,
-`--sets` other kernels of this one (BGERT_KERNELS). OpenVINO is measured where it can be imported (openvino==2026.4.1, and torch
-and transformers, which convert). Pin it: `taskset -c 1 python benchmarks/long_texts.py ...`.
+`--sets` other kernels of this one (BGERT_KERNELS). OpenVINO is measured where it can be imported
+(openvino==2026.4.1, and torch and transformers, which convert). Pin it: `taskset -c 1`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,8 +60,10 @@ def of_openvino(checkpoint: Path, ids: NDArray[np.int32]) -> dict[str, Run]:
     """Runs in OpenVINO's float32 and bfloat16, first token and length one, from the PyTorch network."""
     import openvino
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, logging
 
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")  # of tracing
     network = AutoModel.from_pretrained(checkpoint, attn_implementation="sdpa").eval()
 
     class Pooled(torch.nn.Module):  # type: ignore[misc]

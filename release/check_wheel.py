@@ -34,10 +34,13 @@ _KERNELS = {
 def best_kernels() -> str | None:
     """The kernels that this processor should get by what the system says of it; None where it says nothing."""
     line = {"x86_64": "flags", "aarch64": "Features"}.get(platform.machine())  # an emulator may show its host's file
-    flags = re.search(rf"^{line}\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE) if CPUINFO.exists() else None
+    text = CPUINFO.read_text() if CPUINFO.exists() else ""
+    flags = re.search(rf"^{line}\s*:(.*)$", text, re.MULTILINE)
     if flags is None:
         return None
     have = set(flags[1].split())
+    if "GenuineIntel" in text and "amx_tile" not in have:
+        have.discard("avx512_bf16")  # float32 is faster there
     return next((name for name, needs in _KERNELS.items() if needs <= have), "baseline")
 
 

@@ -37,9 +37,12 @@ namespace {
 // stands in for the compiler's it answers no to everything.
 struct Processor {
   bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, avx512_bf16 = false, amx = false;
+  bool intel = false;
 
   Processor() {
     unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(0, &a, &b, &c, &d) == 0) return;
+    intel = b == 0x756e6547;  // "Genu"
     if (__get_cpuid(1, &a, &b, &c, &d) == 0) return;
     const bool fma = (c & 1U << 12) != 0, saves = (c & 1U << 27) != 0, avx = (c & 1U << 28) != 0;
     if (!fma || !saves || !avx) return;
@@ -108,8 +111,11 @@ const Kernels* choose_kernels(const char* wanted) {
 #ifdef BGERT_X86
   const Processor processor;
   if (processor.amx) available[count++] = &kernels_avx512amx;
-  if (processor.avx512_bf16) available[count++] = &kernels_avx512bf16;
+  // Intel's processors multiply bfloat16 in these registers at half of the speed of float32, for they have tiles.
+  const bool slow_bf16 = processor.intel;
+  if (processor.avx512_bf16 && !slow_bf16) available[count++] = &kernels_avx512bf16;
   if (processor.avx512_vnni) available[count++] = &kernels_avx512vnni;
+  if (processor.avx512_bf16 && slow_bf16) available[count++] = &kernels_avx512bf16;
   if (processor.avx512) available[count++] = &kernels_avx512;
   if (processor.avx_vnni) available[count++] = &kernels_avx2vnni;
   if (processor.avx2) available[count++] = &kernels_avx2;
