@@ -15,6 +15,9 @@ namespace {
 
 constexpr Size kTile = 16;  // rows, and columns of 32 bits
 
+// The compiler does not know all that tiles read of memory: what was stored before is stored.
+inline void publish(const void* own = nullptr) { __asm__ volatile("" : : "r"(own) : "memory"); }
+
 // Shapes of the tile registers of this thread, and their release: a thread that has none costs the system nothing.
 // Tiles 0 to 3 are sums, [2][2] tiles; 4 and 5 what stands on the left, 6 and 7 on the right.
 class Tiles {
@@ -30,6 +33,7 @@ class Tiles {
     const auto second = static_cast<Byte>(rows > kTile ? rows - kTile : kTile);
     const Shapes shapes = {
         1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {}, {first, first, second, second, first, second, 16, 16}, {}};
+    publish(&shapes);
     _tile_loadconfig(&shapes);
   }
 
@@ -41,9 +45,6 @@ class Tiles {
   };
   static_assert(sizeof(Shapes) == 64);
 };
-
-// The compiler does not know that tiles read memory: what was stored before is stored.
-inline void publish() { __asm__ volatile("" ::: "memory"); }
 
 constexpr Size kPanelBytes = 4 * bgert::kPanelColumns;  // of a row of tiles
 
