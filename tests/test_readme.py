@@ -11,7 +11,6 @@ import pytest
 
 from bgert.commands.main import build_parser
 from bgert_export import INT8_FLOOR, export
-from bgert_export.families import FAMILIES
 from bgert_export.verification.verify import TOLERANCES
 from hub_stand_in import environment, files_of, serve
 
@@ -85,11 +84,6 @@ def test_tolerances_are_those_of_the_code():
         for _, precision in TOLERANCES
     }
     assert rows == expected | {"int8": [None, None, INT8_FLOOR, None]}
-
-
-def test_supported_models_are_those_of_the_code():
-    (line,) = re.findall(r"^Models: .*", EXPORT.read_text("utf-8"), re.MULTILINE)
-    assert set(re.findall(r"\*\*([\w-]+)\*\*", line)) == set(FAMILIES)
 
 
 def test_commands_and_their_options_exist():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bgert_export.checkpoint import Hyperparameters
 
-__all__ = ["KnownModel", "find_known", "published_id"]
+__all__ = ["KnownModel", "find_known", "known_models", "published_id"]
 
 ENGLISH = "Represent this sentence for searching relevant passages: "
 # The published model files have a full-width colon; some copies of the model card show an ASCII one.
@@ -114,6 +114,7 @@ def _encoders() -> Iterable[KnownModel]:
     prompts = {"query": _TASKS["qa"][0], "document": _TASKS["qa"][1]}
     for task, (query, key) in _TASKS.items():
         prompts |= {f"{task}-query": query, f"{task}-document": key}
+    yield KnownModel("bge-m3", ("xlm-roberta", 24, 1024, 16, 4096, 250002), max_tokens=8192)
     yield KnownModel("llm-embedder", ("bert", 12, 768, 12, 3072, 30522), prompts=prompts, lowercase=True)
 
 
@@ -210,6 +211,20 @@ def _rerankers() -> Iterable[KnownModel]:
             pooling=None,
             normalize=False,
         )
+
+    yield KnownModel(
+        "bge-reranker-v2-m3",
+        ("xlm-roberta", 24, 1024, 16, 4096, 250002),
+        kind="reranker",
+        pooling=None,
+        normalize=False,
+        max_tokens=8192,
+    )
+
+
+def known_models() -> tuple[KnownModel, ...]:
+    """The whole table."""
+    return tuple(_BY_NAME.values())
 
 
 _BY_NAME = {model.name.lower(): model for model in (*_encoders(), *_others(), *_other_families(), *_rerankers())}
