@@ -117,7 +117,7 @@ def test_names(names):
     assert find_known(names).name == "bge-small-en"
 
 
-@pytest.mark.parametrize("names", [[], ["bert-base-uncased"], ["bge-small"], ["bge-m3"], ["my-bge-small-en"]])
+@pytest.mark.parametrize("names", [[], ["bert-base-uncased"], ["bge-small"], ["bge-m9"], ["my-bge-small-en"]])
 def test_other_names(names):
     assert find_known(names) is None
 
