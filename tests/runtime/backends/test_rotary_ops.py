@@ -100,7 +100,8 @@ def test_gated_bf16(kernels, rows, depth, columns, kind):
     found = run_nodes([norm, *gated], inputs | biases, weights)
     expected = activated(gate, kind) * up
     assert np.array_equal(found, bf16(found))
-    assert (np.abs(found - expected) <= np.abs(expected) * 2**-8 * 1.01 + 1e-5).all()  # half of the last bit
+    # Half of the last bit, and what float32 rounds in a GELU of nearly nothing.
+    assert (np.abs(found - expected) <= np.abs(expected) * 2**-8 * 1.01 + 1e-6 * np.abs(expected).max()).all()
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), SHAPES)
