@@ -167,7 +167,7 @@ def test_activations_are_functions_of_transformers():
     import torch
     from transformers.activations import ACT2FN
 
-    from bgert_export.architecture import _ACTIVATIONS
+    from bgert_export.config_fields import _ACTIVATIONS
 
     x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
     formula = {
