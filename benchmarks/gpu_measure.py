@@ -92,7 +92,7 @@ def kernel_seconds(backend: Backend, batch: PackedBatch, *, seconds: float) -> f
             session.launch(slot, bucket, len(batch))
         last.record(session._compute)
         last.synchronize()
-        session.wait(slot)
+        session.wait(slot.done)
         elapsed = last.milliseconds_since(first) / 1e3 / count
         first.close()
         last.close()

@@ -391,7 +391,7 @@ def install(monkeypatch, machine, label="tensorrt 11.4"):
     """Put a library and CUDA where imports find them; None for no TensorRT."""
     runtime = cuda_runtime(machine)
     bindings, cuda = types.ModuleType("cuda.bindings"), types.ModuleType("cuda")
-    bindings.runtime, cuda.bindings = runtime, bindings
+    bindings.runtime, cuda.bindings, bindings.__version__ = runtime, bindings, API["cuda"]["version"]
     for name, module in (("cuda", cuda), ("cuda.bindings", bindings), ("cuda.bindings.runtime", runtime)):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx"):

@@ -109,8 +109,10 @@ def test_cuda_bindings(version, tmp_path):
     assert found | {"version": ""} == DATA["cuda"] | {"version": ""}
     # Without a driver the real library says so, and so do we; on a machine with one the name of the GPU is read.
     script = (
-        "from bgert.backends.cuda_driver import Cuda\nfrom bgert.errors import DeviceUnavailableError\n"
-        "try:\n    print(Cuda.open().gpu.name)\nexcept DeviceUnavailableError as error:\n    print(error)\n"
+        "from bgert.backends.cuda_runtime import CudaRuntime\nfrom bgert.errors import DeviceUnavailableError\n"
+        "cuda = CudaRuntime()\n"
+        "try:\n    print(cuda.device_count(), cuda.gpu().name)\n"
+        "except DeviceUnavailableError as error:\n    print(error)\n"
     )
     paths = f"import sys; sys.path[:0] = {[str(tmp_path / 'cuda'), str(ROOT / 'runtime')]}\n"
     done = subprocess.run([sys.executable, "-c", paths + script], capture_output=True, text=True, check=False)

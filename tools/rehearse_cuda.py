@@ -4,9 +4,10 @@
     python tools/rehearse_cuda.py kernels tests/export/graphs/cuda_kernels.json    # facts for a test
     python tools/rehearse_cuda.py run python benchmarks/gpu.py ... --rehearse --device cuda
 
-Compiles stand-ins for NVIDIA's libraries, with cc and c++, and runs a command with them. So graph partitioning, kernel
-choice, memory, streams and capture of CUDA graphs are ONNX Runtime's own. Its kernels do not run: every number that
-comes from them is garbage. bgert's own do, on this processor, so a graph of its operators alone gives true numbers.
+Compiles stand-ins for NVIDIA's libraries, with cc and c++, and runs a command with them and with a stand-in for
+cuda-bindings. So graph partitioning, kernel choice, memory and streams are ONNX Runtime's own. Its kernels do not run:
+every number that comes from them is garbage. bgert's own do, on this processor, so a graph of its operators alone gives
+true numbers.
 """
 
 from __future__ import annotations
@@ -162,7 +163,9 @@ def main() -> int:
         return 0
     build()
     command = [sys.executable, *sys.argv] if sys.argv[1] == "kernels" else sys.argv[2:]
-    return subprocess.run(command, env=os.environ | {"LD_LIBRARY_PATH": str(FOLDER)}, check=False).returncode
+    paths = os.pathsep.join(filter(None, [str(ROOT / "tools" / "fake_cuda"), os.environ.get("PYTHONPATH")]))
+    variables = {"LD_LIBRARY_PATH": str(FOLDER), "PYTHONPATH": paths}
+    return subprocess.run(command, env=os.environ | variables, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ BINDINGS = {
     "tensorrt_lean 11.4": ("tensorrt-lean-cu13-bindings", "11.4.0.106", "tensorrt_lean_bindings"),
     "tensorrt_rtx 1.7": ("tensorrt-rtx-cu13-bindings", "1.7.1.116", "tensorrt_rtx_bindings"),
 }
-CUDA = ("13.5.0", "12.8.0")
+CUDA = ("13.5.0", "12.9.1")
 PATHFINDER = ("cuda-pathfinder", "1.9.0")
 
 # Whatever else is called, the fake refuses.
@@ -132,17 +132,30 @@ RTX = {
 }
 _NOT_OF_RTX = ("ITimingCache", "EngineInspector", "LayerInformationFormat", "MemoryPoolType")
 CUDA_FUNCTIONS = """
-cudaGetDeviceCount cudaSetDevice cudaGetDeviceProperties cudaDriverGetVersion cudaGetErrorName cudaGetErrorString
-cudaGetLastError cudaMemGetInfo cudaMalloc cudaFree cudaHostAlloc cudaFreeHost cudaMemcpyAsync
-cudaStreamCreateWithFlags cudaStreamDestroy cudaStreamSynchronize cudaStreamBeginCapture cudaStreamEndCapture
-cudaEventCreateWithFlags cudaEventDestroy cudaEventRecord cudaEventSynchronize cudaGraphInstantiate cudaGraphUpload
-cudaGraphLaunch cudaGraphExecDestroy cudaGraphDestroy
+cudaGetDeviceCount cudaGetDevice cudaSetDevice cudaGetDeviceProperties cudaDriverGetVersion cudaRuntimeGetVersion
+cudaGetErrorName cudaGetErrorString cudaGetLastError cudaMemGetInfo cudaMalloc cudaFree cudaHostAlloc cudaFreeHost
+cudaMemcpyAsync
+cudaStreamCreateWithFlags cudaStreamDestroy cudaStreamSynchronize cudaStreamWaitEvent cudaStreamBeginCapture
+cudaStreamEndCapture cudaEventCreateWithFlags cudaEventDestroy cudaEventRecord cudaEventSynchronize cudaEventElapsedTime
+cudaGraphInstantiate cudaGraphUpload cudaGraphLaunch cudaGraphExecDestroy cudaGraphDestroy
 """
 CUDA_VALUES = ["cudaHostAllocDefault", "cudaStreamNonBlocking", "cudaEventDisableTiming", "cudaEventBlockingSync"]
 CUDA_ENUMS = {
     "cudaMemcpyKind": ["cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"],
     "cudaStreamCaptureMode": ["cudaStreamCaptureModeThreadLocal"],
-    "cudaError_t": ["cudaSuccess", "cudaErrorMemoryAllocation", "cudaErrorInsufficientDriver"],
+    "cudaError_t": [
+        "cudaSuccess",
+        "cudaErrorInvalidValue",
+        "cudaErrorMemoryAllocation",
+        "cudaErrorInitializationError",
+        "cudaErrorInsufficientDriver",
+        "cudaErrorNoDevice",
+        "cudaErrorInvalidDevice",
+        "cudaErrorIllegalAddress",
+        "cudaErrorLaunchFailure",
+        "cudaErrorStreamCaptureUnsupported",
+        "cudaErrorStreamCaptureInvalidated",
+    ],
 }
 CUDA_DEVICE = ["name", "major", "minor", "multiProcessorCount"]
 

@@ -99,6 +99,7 @@ QUIET(cudaGetLastError, (void))
 QUIET(cudaPeekAtLastError, (void))
 OK(cudaGraphDestroy, (cudaGraph_t g))
 OK(cudaGraphExecDestroy, (cudaGraphExec_t g))
+QUIET(cudaGraphUpload, (cudaGraphExec_t g, cudaStream_t s))
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long f) { LOG("cudaGraphInstantiate"); *e = (cudaGraphExec_t)g; return 0; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) { LOG("cudaGraphLaunch %p stream %p", (void *)e, (void *)s); for (struct work *w = *(struct work **)e; w; w = w->next) w->run(w->data); return 0; }
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { return posix_memalign(p, 4096, n ? n : 1); }

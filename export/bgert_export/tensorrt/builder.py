@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from bgert.backends.tensorrt.library import Log
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bgert.backends.cuda_driver import Cuda
+    from bgert.backends.cuda_runtime import CudaRuntime
     from bgert.backends.tensorrt.engine_cache import EngineCache
     from bgert.backends.tensorrt.recipe import EngineRecord, Environment, Recipe
     from bgert.model_folder import GraphEntry, Manifest
@@ -49,7 +50,7 @@ class EngineBuilder:
     """
 
     def __init__(
-        self, trt: Any, cuda: Cuda | None, cache: EngineCache, recipe: Recipe, here: Environment, say: Say
+        self, trt: Any, cuda: CudaRuntime | None, cache: EngineCache, recipe: Recipe, here: Environment, say: Say
     ) -> None:
         self._trt, self._cuda, self._cache, self._recipe, self._here, self._say = trt, cuda, cache, recipe, here, say
         self._product = "TensorRT" if cuda else "TensorRT for RTX"
@@ -191,30 +192,30 @@ class EngineBuilder:
                 raise EngineError(f"TensorRT makes no timing cache{self._log.take()}")
         return timing
 
-    def _fused(self, plan: bytes, graph: GraphEntry, cuda: Cuda) -> list[int]:
+    def _fused(self, plan: bytes, graph: GraphEntry, cuda: CudaRuntime) -> list[int]:
         """Fused attention layers by profile."""
         runtime = self._trt.Runtime(self._log.logger)
         return self._inspect(runtime.deserialize_cuda_engine(plan), graph, cuda)  # the engine goes before the runtime
 
-    def _inspect(self, engine: Any, graph: GraphEntry, cuda: Cuda) -> list[int]:
+    def _inspect(self, engine: Any, graph: GraphEntry, cuda: CudaRuntime) -> list[int]:
         trt = self._trt
         if engine is None:
             raise EngineError(f"TensorRT does not load the engine that it built{self._log.take()}")
         inspector = engine.create_engine_inspector()
-        stream = cuda.stream()
         found = []
-        for number, profile in enumerate(self._recipe.profiles):
-            context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            if context is None or not context.set_optimization_profile_async(number, stream):
-                raise EngineError(f"the engine has no profile {number}{self._log.take()}")
-            for name in graph.inputs:
-                if not context.set_input_shape(name, (profile.texts, profile.length)):
-                    raise EngineError(f"profile {number} does not take its own shape{self._log.take()}")
-            inspector.execution_context = context
-            text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-            found.append(fused_in_report(text, number))
-        cuda.call("cudaStreamSynchronize", stream)
-        del inspector, context
+        with closing(cuda.stream()) as stream:
+            for number, profile in enumerate(self._recipe.profiles):
+                context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+                if context is None or not context.set_optimization_profile_async(number, stream.address):
+                    raise EngineError(f"the engine has no profile {number}{self._log.take()}")
+                for name in graph.inputs:
+                    if not context.set_input_shape(name, (profile.texts, profile.length)):
+                        raise EngineError(f"profile {number} does not take its own shape{self._log.take()}")
+                inspector.execution_context = context
+                text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+                found.append(fused_in_report(text, number))
+            stream.synchronize()
+            del inspector, context
         return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bgert.backends.cuda_driver import Cuda
+from bgert.backends.cuda_runtime import CudaRuntime
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.tensorrt.engine_cache import EngineCache, UntrustedCacheError
 from bgert.backends.tensorrt.library import OLDEST_WITH_PROFILES, environment, import_builder, version_of, without_gpu
@@ -118,19 +118,18 @@ def build_engine(folder: Path, options: BuildOptions, say: Say) -> EngineRecord:
     """
     manifest, graph, profiles = plan_profiles(folder, options)
     if options.targets is None:
-        cuda = Cuda.open()  # before any object of TensorRT exists: see cuda_driver
-        try:
-            trt = import_builder()
-            if len(profiles) > 1 and version_of(trt) < OLDEST_WITH_PROFILES:
-                raise DeviceUnavailableError(
-                    f"TensorRT {trt.__version__} gives wrong results with several profiles: pass one length to "
-                    f"--buckets, or use TensorRT {OLDEST_WITH_PROFILES[0]}.{OLDEST_WITH_PROFILES[1]} or later"
-                )
-            here = environment(trt, cuda.gpu)
-            recipe = _recipe(graph, profiles, options, here)
-            return _built(folder, manifest, graph, options, say, (trt, cuda, here, recipe))
-        finally:
-            cuda.close()
+        cuda = CudaRuntime("tensorrt")
+        cuda.device_count()  # before any object of TensorRT exists, which without a driver would end the process
+        cuda.set_device(0)
+        trt = import_builder()
+        if len(profiles) > 1 and version_of(trt) < OLDEST_WITH_PROFILES:
+            raise DeviceUnavailableError(
+                f"TensorRT {trt.__version__} gives wrong results with several profiles: pass one length to "
+                f"--buckets, or use TensorRT {OLDEST_WITH_PROFILES[0]}.{OLDEST_WITH_PROFILES[1]} or later"
+            )
+        here = environment(trt, cuda.gpu())
+        recipe = _recipe(graph, profiles, options, here)
+        return _built(folder, manifest, graph, options, say, (trt, cuda, here, recipe))
     trt = import_builder(RTX)
     for name, value, default in (("--level", options.level, _LEVEL), ("--workspace", options.workspace, None)):
         if value != default:
@@ -146,7 +145,7 @@ def _built(
     graph: GraphEntry,
     options: BuildOptions,
     say: Say,
-    prepared: tuple[Any, Cuda | None, Environment, Recipe],
+    prepared: tuple[Any, CudaRuntime | None, Environment, Recipe],
 ) -> EngineRecord:
     trt, cuda, here, recipe = prepared
     path = verify_graph(folder, graph)

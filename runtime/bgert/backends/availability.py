@@ -73,14 +73,12 @@ def _try_cpu() -> None:
 
 def _try_tensorrt(device: str) -> None:
     """In the order in which the backend asks."""
-    from bgert.backends.cuda_driver import Cuda
+    from bgert.backends.cuda_runtime import CudaRuntime
     from bgert.backends.tensorrt.library import import_runtime
     from bgert.backends.tensorrt.rtx import check_gpu
 
-    cuda = Cuda.open()
-    try:
-        import_runtime(device.replace("-", "_"))
-        if device == "tensorrt-rtx":
-            check_gpu(cuda.gpu)
-    finally:
-        cuda.close()
+    cuda = CudaRuntime(device)
+    cuda.device_count()
+    import_runtime(device.replace("-", "_"))
+    if device == "tensorrt-rtx":
+        check_gpu(cuda.gpu())

@@ -6,7 +6,6 @@ import threading
 import pytest
 
 import tensorrt_fake
-from bgert.backends.cuda_driver import Gpu
 from bgert.backends.tensorrt.engine_cache import EngineCache
 from bgert.backends.tensorrt.recipe import Profile
 from bgert.commands import main as cli
@@ -263,10 +262,10 @@ def test_no_driver_no_library_no_gpu(folder, cache, machine, monkeypatch, capsys
     with pytest.raises(EngineNotInstalledError, match="tensorrt cannot be imported"):
         build_engine(folder, options, print)
     machine.devices = 0
-    with pytest.raises(DeviceUnavailableError, match="shows none"):
+    with pytest.raises(DeviceUnavailableError, match="The driver shows no device"):
         build_engine(folder, options, print)
     machine.driver = False
-    with pytest.raises(DeviceUnavailableError, match="its driver: cudaGetDeviceCount: cudaErrorInsufficientDriver"):
+    with pytest.raises(DeviceUnavailableError, match="There is no NVIDIA driver here"):
         build_engine(folder, options, print)
     monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
     with pytest.raises(EngineNotInstalledError, match="cuda-bindings"):
@@ -337,12 +336,6 @@ def test_command_line(folder, library, capsys, tmp_path):
 def test_a_folder_without_the_graph(demo_folder):
     with pytest.raises(InvalidOptionError, match="--target tensorrt"):
         plan_profiles(demo_folder, BuildOptions())
-
-
-def test_gpu_names_are_read_from_bytes(machine, library):
-    from bgert.backends.cuda_driver import Cuda
-
-    assert Cuda.open().gpu == Gpu("NVIDIA Fake 100", "9.0", 132, 13020)
 
 
 def test_building_needs_nothing_of_the_exporter():

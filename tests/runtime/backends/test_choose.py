@@ -14,7 +14,7 @@ from bgert.backends.cuda import check
 from bgert.backends.cuda.check import cuda_major, import_onnxruntime, parse_cuda_devices, require_libraries
 from bgert.errors import DeviceUnavailableError, DeviceWarning, EngineNotInstalledError, InvalidOptionError
 from bgert_export import export
-from fake_cuda import FakeCudart
+from cuda_fake import Machine, cuda_runtime
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_counting_devices(monkeypatch):
     monkeypatch.setattr(check, "cuda_major", lambda ort: 13)
     monkeypatch.setattr(check, "load_library", lambda name, package: None)
     real = check.CudaRuntime
-    monkeypatch.setattr(check, "CudaRuntime", lambda major: real(library=FakeCudart(devices=2)))
+    monkeypatch.setattr(check, "CudaRuntime", lambda: real(module=cuda_runtime(Machine(devices=2))))
     assert check.count_devices() == 2
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(DeviceUnavailableError, match="needs Linux"):

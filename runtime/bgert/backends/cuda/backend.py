@@ -1,30 +1,29 @@
 """ONNX Runtime on one NVIDIA GPU: packed fp16, pinned staging, copies beside compute, CUDA graphs for small batches.
 
-Every CUDA call of a device is made by two threads of its own. The launcher queues work, and `run` is called from
-threads that come and go; the waiter waits for results. Callers lay out their batch in a slot of pinned memory
-meanwhile, so that the launcher finds the next one ready.
+A batch is laid out in pinned memory and waited for by the thread that has it. In between, a thread of the device calls
+ONNX Runtime, which keeps handles by thread; so the next batches are laid out and queued while one computes. A
+small batch is a CUDA graph, which any thread may launch: where nothing else is being queued its own does, for to hand
+it over and to be woken takes longer than the launch.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import threading
-import warnings
 import weakref
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from bgert import _native
 from bgert.backends.cuda import check
 from bgert.backends.cuda.device_thread import DeviceThread
-from bgert.backends.cuda.packed_layout import InputPlan, bucket_of, fit
+from bgert.backends.cuda.packed_layout import InputPlan, bucket_of
 from bgert.backends.cuda.session import CudaSession
-from bgert.backends.cuda_memory import CudaRuntime
+from bgert.backends.cuda_runtime import CudaRuntime
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.protocol import BackendInfo
 from bgert.batching import slice_batch
@@ -36,16 +35,19 @@ from bgert.errors import (
     EngineError,
     InvalidOptionError,
     ModelFolderError,
+    warn_caller,
 )
 from bgert.lifecycle import keep_for_ever, on_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from bgert.backends.cuda.graph_lane import Lane
     from bgert.backends.cuda.packed_layout import Bucket
     from bgert.backends.cuda.session import Slot
+    from bgert.backends.cuda_runtime import Event
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry
 
@@ -55,45 +57,16 @@ OPERATORS = Path(_native.__file__).with_name("_cuda_ops.so")
 """bgert's own operators (runtime/src/cuda_ops), built beside the tokenizer."""
 LEAST_TIMED = 1024
 """Tokens: smaller batches run as CUDA graphs, and algorithms for their products are timed when these are captured."""
+Result = TypeVar("Result")
+Buffers = TypeVar("Buffers")
+
 TOKEN_BUDGET = 16_384
 RING = 3  # one batch computes, one is queued behind it, one is being laid out
-
-
-class _Captures:
-    """Capturing a CUDA graph forbids every thread to allocate device memory, so it has the process for itself."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._capturing = False
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._capturing)
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def capturing(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._capturing)
-            self._capturing = True
-            self._changed.wait_for(lambda: not self._running)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._capturing = False
-                self._changed.notify_all()
-
-
-_CAPTURES = _Captures()
+LANES = 2  # as many small batches are queued at once
+GRAPH_TOKENS = 2048  # the largest batch that is a graph
+# Beyond, a plain run is queued faster than it computes, and its bucket has fewer tokens to fill: the graph wins only
+# where nothing else keeps the device at work.
+BUSY_GRAPH_TOKENS = 512
 
 
 class OnnxCudaBackend:
@@ -137,7 +110,7 @@ class OnnxCudaBackend:
             onnxruntime = check.import_onnxruntime()
             major = check.cuda_major(onnxruntime)
             check.require_libraries(major)
-            cuda = CudaRuntime(major)
+            cuda = CudaRuntime()
         if cuda is None:
             raise TypeError("a stand-in for onnxruntime needs one for cuda")
         path = verify_graph(folder, graph)
@@ -155,12 +128,12 @@ class OnnxCudaBackend:
             ) from None
         self._own = "bgert" in graph.opset
         self._max_tokens = max_tokens
+        self._cuda, self._device = cuda, device
         self._pid = os.getpid()
         self._launcher = DeviceThread(f"bgert-cuda{device}-launcher")
-        self._waiter = DeviceThread(f"bgert-cuda{device}-waiter")
         self._ring: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        self._graph_slot: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        finalizer = weakref.finalize(self, _release, None, self._launcher, self._waiter, self._pid)
+        self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        finalizer = weakref.finalize(self, _release, None, self._launcher, self._pid)
         finalizer.atexit = False  # the process gives everything back by ending
         try:
             opening = partial(
@@ -179,12 +152,10 @@ class OnnxCudaBackend:
             )
             self._session = self._launcher.submit(opening).result()
             finalizer.detach()
-            finalizer = weakref.finalize(self, _release, self._session, self._launcher, self._waiter, self._pid)
+            finalizer = weakref.finalize(self, _release, self._session, self._launcher, self._pid)
             finalizer.atexit = False
-            self._waiter.submit(cuda.set_device, device).result()
             self._most_tokens = max(token_budget, max_tokens)
-            with _CAPTURES.capturing():
-                self._start(graphs)
+            self._start(graphs)
         except BaseException:
             finalizer()
             raise
@@ -218,17 +189,13 @@ class OnnxCudaBackend:
                 tokens *= 2
         if graphs:
             try:
-                self._launch(self._session.capture)
-            except (DeviceMemoryError, DeviceLostError):
+                self._launch(self._session.open_lanes, LANES, min(GRAPH_TOKENS, self._most_tokens))
+            except DeviceLostError:
                 raise
             except EngineError as error:
                 self._say(f"CUDA graphs are off and single texts take longer, because capturing one failed: {error}")
-                graphs = False
-        if graphs:
-            self._graph_slot.put(self._session.graph_slot)
-        else:
-            self._launch(self._session.without_graphs)
-            self._launch(self._session.trial, self._most_tokens)
+        for lane in self._session.lanes:
+            self._lanes.put(lane)
         for slot in self._session.ring:
             self._ring.put(slot)
 
@@ -248,6 +215,8 @@ class OnnxCudaBackend:
             )
         if self._session.lost is not None:
             raise DeviceLostError(self._session.lost)
+        if len(batch.input_ids) <= GRAPH_TOKENS and (rows := self._run_graph(batch)) is not None:
+            return rows
         bucket = bucket_of(np.diff(batch.cu_seqlens))
         if len(batch) > 1 and (len(batch.input_ids) > self._most_tokens or not self._session.has_room(bucket)):
             return self._run_halves(batch)
@@ -267,36 +236,59 @@ class OnnxCudaBackend:
         halves = (slice_batch(batch, 0, middle), slice_batch(batch, middle, len(batch)))
         return np.concatenate([self.run(half) for half in halves])
 
+    def _run_graph(self, batch: PackedBatch) -> NDArray[np.float32] | None:
+        """A small batch as its CUDA graph; None where there is none for it, or none is free."""
+        session = self._session
+        try:
+            lane = self._lanes.get_nowait()
+        except queue.Empty:
+            return None
+        with self._lent(lane, self._lanes):
+            alone = self._lanes.qsize() == LANES - 1 and self._ring.qsize() == RING
+            bucket = lane.bucket_for(batch)
+            if bucket is None or (bucket.tokens > BUSY_GRAPH_TOKENS and not alone):
+                return None
+            lane.fill(batch, bucket)
+            with self._cuda.on(self._device):
+                if session.queueing.acquire(blocking=False):
+                    try:
+                        done = session.launch_graph(lane, bucket, spin=alone)
+                    finally:
+                        session.queueing.release()
+                else:
+                    done = self._launch(self._launch_graph, lane, bucket)
+                session.wait(done)
+            return lane.rows(len(batch))
+
+    def _launch_graph(self, lane: Lane, bucket: Bucket) -> Event:
+        with self._session.queueing:
+            return self._session.launch_graph(lane, bucket, spin=False)
+
     def _run(self, batch: PackedBatch, bucket: Bucket) -> NDArray[np.float32]:
         session, texts = self._session, len(batch)
-        small = fit(np.diff(batch.cu_seqlens), list(session.graphs))
-        home = self._ring
-        if small is not None:
-            try:  # a small batch does not wait for another one: there is the ring
-                slot, home = self._graph_slot.get_nowait(), self._graph_slot
-            except queue.Empty:
-                small = None
-        if small is None:
-            slot = self._ring.get()
-        try:
-            with _CAPTURES.running():
-                self._plan.fill(slot.host_in.array(), batch, small or bucket)
-                if small is not None:
-                    self._launch(self._launch_and_wait, slot, small, texts)
-                else:
-                    self._launch(session.launch, slot, bucket, texts)
-                    self._waiter.submit(session.wait, slot).result()
+        slot = self._ring.get()
+        with self._lent(slot, self._ring):
+            self._plan.fill(slot.host_in.array(), batch, bucket)
+            self._launch(session.launch, slot, bucket, texts)
+            with self._cuda.on(self._device):
+                session.wait(slot.done)
             return session.rows(slot, texts)
-        finally:
-            home.put(slot)
 
-    def _launch_and_wait(self, slot: Slot, bucket: Bucket, texts: int) -> None:
-        """One hand-over between threads in place of two."""
-        self._session.launch(slot, bucket, texts, graph=True)
-        self._session.wait(slot)
+    @contextmanager
+    def _lent(self, buffers: Buffers, home: queue.SimpleQueue[Buffers]) -> Iterator[None]:
+        """Give buffers back when the device no longer uses them."""
+        try:
+            yield
+        except EngineError:  # raised when nothing of the batch is at work any more
+            home.put(buffers)
+            raise
+        except BaseException:  # Ctrl-C between launch and end
+            self._launcher.submit(_give_back, self._session, buffers, home)
+            raise
+        home.put(buffers)
 
-    def _launch(self, function: Any, *arguments: Any) -> None:
-        self._launcher.submit(function, *arguments).result()
+    def _launch(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return self._launcher.submit(function, *arguments).result()
 
     def _shrink(self, tokens: int) -> None:
         """Split larger batches from now on."""
@@ -305,13 +297,21 @@ class OnnxCudaBackend:
             self._say(f"memory is short: batches have at most {tokens:,} tokens from now on, which is slower")
 
     def _say(self, what: str) -> None:
-        warnings.warn(f"{self._session.name}: {what}", DeviceWarning, stacklevel=4)
+        warn_caller(f"{self._session.name}: {what}", DeviceWarning)
 
 
-def _release(session: CudaSession | None, launcher: DeviceThread, waiter: DeviceThread, pid: int) -> None:
-    if os.getpid() == pid:  # in a forked child the threads are gone, and the memory is the parent's
-        waiter.end(_nothing)
+def _release(session: CudaSession | None, launcher: DeviceThread, pid: int) -> None:
+    if os.getpid() == pid:  # in a forked child the thread is gone, and the memory is the parent's
         launcher.end(_nothing if session is None else session.close)
+
+
+def _give_back(session: CudaSession, buffers: Buffers, home: queue.SimpleQueue[Buffers]) -> None:
+    """In the launcher, behind whatever the batch still had there."""
+    try:
+        session.settle()
+    except EngineError as error:
+        session.translated(error)  # notes where the device is lost
+    home.put(buffers)
 
 
 def _nothing() -> None:

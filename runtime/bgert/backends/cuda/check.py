@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgert.backends import onnxruntime_import
-from bgert.backends.cuda.session import PROVIDER
-from bgert.backends.cuda_memory import CudaRuntime, load_library
+from bgert.backends.cuda.open_session import PROVIDER
+from bgert.backends.cuda_runtime import CudaRuntime
 from bgert.errors import DeviceUnavailableError, EngineNotInstalledError, install_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "count_devices",
     "import_onnxruntime",
     "installed",
+    "load_library",
     "nvidia_device_present",
     "parse_cuda_devices",
     "require_libraries",
@@ -102,6 +108,29 @@ def cuda_major(onnxruntime: Any) -> int:
     return major
 
 
+def load_library(soname: str, package: str) -> ctypes.CDLL:
+    """A shared library of NVIDIA's: by the system's search path, else from the pip package that holds it.
+
+    Raises:
+        EngineNotInstalledError: it is in neither; the message names the package.
+    """
+    reasons = []
+    for name in (soname, *(str(path) for path in _in_pip_packages(soname))):
+        try:
+            return ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:  # noqa: PERF203
+            reasons.append(str(error))
+    raise EngineNotInstalledError(
+        f"{soname} cannot be loaded ({reasons[-1]}): {install_extra('gpu')}, which brings {package}"
+    )
+
+
+def _in_pip_packages(soname: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        yield from sorted(Path(folder).glob(f"*/lib/{soname}"))
+
+
 def require_libraries(major: int) -> None:
     """Load what ONNX Runtime's CUDA provider needs, so that it is there when the provider asks for it.
 
@@ -141,7 +170,7 @@ def count_devices() -> int:
         raise DeviceUnavailableError("device='cuda' needs Linux: use device='cpu'")
     major = cuda_major(import_onnxruntime())
     require_libraries(major)
-    return CudaRuntime(major).device_count()
+    return CudaRuntime().device_count(cuda=major)
 
 
 def parse_cuda_devices(device: str, count: int) -> list[int]:

@@ -32,7 +32,7 @@ class DeviceThread:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise EngineError(f"a GPU needs two threads of its own: {error}; allow more (`ulimit -u`)") from None
+            raise EngineError(f"a GPU needs a thread of its own: {error}; allow more (`ulimit -u`)") from None
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Call a function in the thread."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgert.batching import PackedBatch
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from bgert.batching import PackedBatch
 
 __all__ = ["ALIGNMENT", "Bucket", "InputPlan", "bucket_of", "fit", "graph_buckets"]
 
@@ -44,12 +44,22 @@ def bucket_of(lengths: NDArray[np.int32]) -> Bucket:
     return _filled(lengths, _round_up(int(lengths.sum()), 16, 16), longest)
 
 
-def graph_buckets(max_tokens: int) -> list[Bucket]:
-    """The buckets worth a CUDA graph, smallest first: one text of up to 512 tokens, and up to 15 in 1,024."""
-    one = [Bucket(tokens, 2, tokens) for tokens in (16, 32, 64, 128, 256, 512) if tokens < 2 * max_tokens]
-    longest = _round_up(max_tokens, 8, 16)
-    # S may be larger than any text, so that few fillers are enough.
-    return one + [Bucket(tokens, 16, min(tokens, max(longest, tokens // 8))) for tokens in (64, 128, 256, 512, 1024)]
+def graph_buckets(max_tokens: int, most: int) -> list[Bucket]:
+    """The buckets that get a CUDA graph: for a text alone, then for several, each smallest first.
+
+    Args:
+        max_tokens: longest text.
+        most: tokens of the largest batch that the device takes.
+    """
+    sizes = [tokens for tokens in (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048) if tokens <= most]
+    enough = next((number for number, tokens in enumerate(sizes) if tokens >= max_tokens), len(sizes))
+    alone = [Bucket(tokens, 2, tokens) for tokens in sizes[: enough + 1]]
+    # S may be larger than any text, so that few fillers are enough; B * S is what mean pooling reads.
+    longest = min(_round_up(max_tokens, 8, 16), 512)
+    sizes = [tokens for tokens in (64, 128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048) if tokens <= most]
+    return alone + [
+        Bucket(tokens, 16 if tokens <= 1024 else 32, min(tokens, max(longest, tokens // 8))) for tokens in sizes
+    ]
 
 
 def fit(lengths: NDArray[np.int32], buckets: Sequence[Bucket]) -> Bucket | None:
@@ -89,7 +99,9 @@ class InputPlan:
             raise ValueError(unknown[0])
         self.names = list(names)
         self._pad_token_id = pad_token_id
+        self._skips_padding = "position_ids_without_padding" in self.names
         self._placed = lru_cache(maxsize=4096)(self._place)
+        self._templates = lru_cache(maxsize=512)(self._template)
 
     def places(self, bucket: Bucket) -> list[tuple[str, Any, tuple[int, ...], int]]:
         """Name, numpy type, shape and offset in bytes of each input."""
@@ -115,6 +127,24 @@ class InputPlan:
         for name, dtype, shape, offset in self.places(bucket):
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             _INPUTS[name][2](rows, block[offset : offset + size].view(dtype).reshape(shape))
+
+    def template(self, bucket: Bucket, batch: PackedBatch) -> NDArray[np.uint8] | None:
+        """All inputs of a text alone but `input_ids` and `token_type_ids`, uint8[nbytes], which is kept.
+
+        None for several texts, and where more depends on the ids.
+        """
+        if len(batch) > 1 or (self._skips_padding and (batch.input_ids == self._pad_token_id).any()):
+            return None
+        return self._templates(bucket, len(batch.input_ids))
+
+    def _template(self, bucket: Bucket, tokens: int) -> NDArray[np.uint8]:
+        block = np.zeros(self.nbytes(bucket), np.uint8)
+        ids = np.full(tokens, self._pad_token_id + 1, np.int32)
+        self.fill(block, PackedBatch(ids, np.array([0, tokens], np.int32), np.zeros_like(ids)), bucket)
+        places = {name: offset for name, _, _, offset in self.places(bucket)}
+        block[places["input_ids"] : places["input_ids"] + 4 * tokens] = 0
+        block.flags.writeable = False
+        return block
 
 
 class _Rows:

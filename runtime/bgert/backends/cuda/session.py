@@ -1,19 +1,24 @@
 """One model on one GPU through ONNX Runtime: its session, streams, staging slots and CUDA graphs.
 
-Everything here but `wait` and `translated` runs in one thread, which ONNX Runtime ties CUDA graphs and handles to.
+ONNX Runtime ties handles to threads, so everything here that calls it runs in one. `wait`, `launch_graph` and
+`translated` are for any thread.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from bgert.backends.cuda.graph_lane import Lane
+from bgert.backends.cuda.open_session import PROVIDER, open_on_device
 from bgert.backends.cuda.packed_layout import Bucket, bucket_of, graph_buckets
-from bgert.backends.cuda_memory import LOST_CODES
+from bgert.backends.cuda_runtime import LOST_CODES
 from bgert.batching import PackedBatch
 from bgert.errors import (
     BgertError,
@@ -29,11 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.backends.cuda.packed_layout import InputPlan
-    from bgert.backends.cuda_memory import CudaRuntime, DeviceMemory, Event, PinnedMemory
+    from bgert.backends.cuda_runtime import CudaRuntime, DeviceMemory, Event, PinnedMemory
 
-__all__ = ["PROVIDER", "CudaSession", "Slot"]
+__all__ = ["CudaSession", "Slot"]
 
-PROVIDER = "CUDAExecutionProvider"
 LEAST_TEXT = 4  # tokens; of a batch of shorter texts on average only a part fits a slot
 SLOTS_A_TOKEN = 5 / 2  # room for inputs of [B, S], whose texts are not all of one length
 
@@ -65,7 +69,7 @@ class Slot:
 
 
 class CudaSession:
-    """Opens the model, with `ring` slots for plain runs and one for CUDA graphs.
+    """Opens the model, with `ring` slots for plain runs.
 
     Args:
         onnxruntime: the module.
@@ -103,23 +107,25 @@ class CudaSession:
     ) -> None:
         self.name = f"cuda:{device}"
         self.lost: str | None = None
-        self.graphs: dict[Bucket, tuple[Any, Any]] = {}
-        """Captured shapes, smallest first, each with its binding and run options."""
+        self.queueing = threading.Lock()
+        """Held while a batch is queued on the device: two that got between each other would share activations."""
         self._ort, self._cuda = onnxruntime, cuda
         self._path, self._output, self._plan, self._device = path, output, plan, device
         self._max_tokens, self._memory_limit, self._operators = max_tokens, memory_limit, operators
         self._session: Any = None
-        self._slots: list[Slot] = []
+        self._options = self._run_options()
+        self.ring: list[Slot] = []
+        self.lanes: list[Lane] = []
         cuda.set_device(device)
         self._upload, self._compute, self._download = cuda.stream(), cuda.stream(), cuda.stream()
         try:
-            self._columns = self._open(graphs=True)
+            self._columns = self._open()
             tokens = max(tokens, max_tokens)
             texts = max(16, tokens // LEAST_TEXT)
             room = Bucket(tokens * 17 // 16 + 16, texts, max(1, int(SLOTS_A_TOKEN * tokens) // texts))
             self._in_bytes, self._out_bytes = plan.nbytes(room), 4 * self._columns * texts
-            for number in range(1 + ring):
-                self._slots.append(self._allocate(spin=number == 0))
+            for _ in range(ring):
+                self.ring.append(self._allocate())
         except BaseException as error:
             free, total = cuda.memory_info() if isinstance(error, DeviceMemoryError) else (0, 0)
             self.close()
@@ -129,16 +135,6 @@ class CudaSession:
                     "free some, or choose another device"
                 ) from error
             raise
-
-    @property
-    def graph_slot(self) -> Slot:
-        """The slot whose addresses the CUDA graphs hold."""
-        return self._slots[0]
-
-    @property
-    def ring(self) -> list[Slot]:
-        """The slots for plain runs."""
-        return self._slots[1:]
 
     def has_room(self, bucket: Bucket) -> bool:
         """Whether a slot holds the inputs and outputs of a bucket."""
@@ -157,30 +153,30 @@ class CudaSession:
         batch, bucket, slot = PackedBatch(zeros, cuts, zeros), bucket_of(np.diff(cuts)), self.ring[0]
         self._plan.fill(slot.host_in.array(), batch, bucket)
         self.launch(slot, bucket, len(batch))
-        self.wait(slot)
+        self.wait(slot.done)
 
-    def capture(self) -> None:
-        """Capture a CUDA graph for each small bucket. No thread may allocate device memory meanwhile.
+    def open_lanes(self, count: int, most: int) -> None:
+        """Make lanes and capture their graphs, of batches of up to `most` tokens.
 
         Raises:
-            EngineError: CUDA or ONNX Runtime refused; `without_graphs` is the way on.
+            EngineError: CUDA or ONNX Runtime refused. There are no lanes, and plain runs go on.
         """
-        one = np.array([0, 1], np.int32)
-        for number, bucket in enumerate(graph_buckets(self._max_tokens), 1):
-            if self.has_room(bucket):
-                self._plan.fill(self.graph_slot.host_in.array(), PackedBatch(one[:1], one, one[:1]), bucket)
-                self.graphs[bucket] = self._bind(self.graph_slot, bucket), self._run_options(number)
-                for _ in range(2):  # ONNX Runtime captures in the first run, the second is a replay
-                    self.launch(self.graph_slot, bucket, 1, graph=True)
-                self.wait(self.graph_slot)
+        buckets = graph_buckets(self._max_tokens, most)
+        try:
+            for _ in range(count if buckets else 0):
+                lane = Lane(self._cuda, self._plan, buckets, self._columns, self._compute)
+                self.lanes.append(lane)
+                for bucket in buckets:
+                    binding = self._bind(lane, bucket)
+                    run = partial(self._session.run_with_iobinding, binding, self._options)
+                    lane.capture(bucket, min(bucket.longest, self._max_tokens), run)
+        except Exception as error:
+            found = self._settled(error)
+            while not isinstance(found, DeviceLostError) and self.lanes:
+                self.lanes.pop().close()
+            raise found from error
 
-    def without_graphs(self) -> None:
-        """Open the session again for plain runs alone."""
-        self.graphs.clear()
-        self._session = None
-        self._open(graphs=False)
-
-    def launch(self, slot: Slot, bucket: Bucket, texts: int, *, graph: bool = False) -> None:
+    def launch(self, slot: Slot, bucket: Bucket, texts: int) -> None:
         """Queue a batch that lies in a slot: up, through the model, down. Nothing here waits for the device.
 
         Raises:
@@ -188,26 +184,36 @@ class CudaSession:
             DeviceLostError: the device failed for good.
             EngineError: the engine failed otherwise.
         """
-        binding, options = self.graphs[bucket] if graph else (self._bind(slot, bucket), self._run_options(-1))
+        binding = self._bind(slot, bucket)
         try:
             self._cuda.upload(slot.device_in, slot.host_in, self._plan.nbytes(bucket), self._upload)
             slot.uploaded.record(self._upload)
-            self._compute.wait(slot.uploaded)
-            self._session.run_with_iobinding(binding, options)
-            slot.computed.record(self._compute)
+            with self.queueing:
+                self._compute.wait(slot.uploaded)
+                self._session.run_with_iobinding(binding, self._options)
+                slot.computed.record(self._compute)
             self._download.wait(slot.computed)
             self._cuda.download(slot.host_out, slot.device_out, 4 * self._columns * texts, self._download)
             slot.done.record(self._download)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            found = self.translated(error)
-            if not isinstance(found, DeviceLostError):
-                self._settle()  # what was queued before the failure still uses the slot
-            raise found from error
+            raise self._settled(error) from error
 
-    def wait(self, slot: Slot) -> None:
-        """Wait for a slot's results, in any thread whose device this is."""
+    def launch_graph(self, lane: Lane, bucket: Bucket, *, spin: bool) -> Event:
+        """Queue a batch that lies in a lane, as its graph; what to `wait` for. `queueing` must be held.
+
+        Raises:
+            DeviceLostError: the device failed for good.
+            EngineError: CUDA failed otherwise; nothing of it is at work any more.
+        """
         try:
-            slot.done.synchronize()
+            return lane.launch(bucket, spin=spin)
+        except BgertError as error:
+            raise self._settled(error) from error
+
+    def wait(self, done: Event) -> None:
+        """Wait for results, in any thread whose device this is."""
+        try:
+            done.synchronize()
         except BgertError as error:
             raise self.translated(error) from error
 
@@ -235,9 +241,11 @@ class CudaSession:
         """Wait for the device and free everything on it; a lost device has nothing left to free."""
         try:
             if self.lost is None:
-                self._settle()
+                self.settle()
                 self._session = None
-                for slot in self._slots:
+                for lane in self.lanes:
+                    lane.close()
+                for slot in self.ring:
                     slot.close()
                 for stream in (self._upload, self._compute, self._download):
                     stream.close()
@@ -245,11 +253,19 @@ class CudaSession:
             self.translated(error)
         self._session = None
 
-    def _settle(self) -> None:
+    def _settled(self, error: Exception) -> BgertError:
+        """What a failed launch is to raise, when nothing that was queued before it uses its buffers any more."""
+        found = self.translated(error)
+        if not isinstance(found, DeviceLostError):
+            self.settle()
+        return found
+
+    def settle(self) -> None:
+        """Wait until the device has nothing left to do."""
         for stream in (self._upload, self._compute, self._download):
             stream.synchronize()
 
-    def _allocate(self, *, spin: bool) -> Slot:
+    def _allocate(self) -> Slot:
         cuda, size, out = self._cuda, self._in_bytes, self._out_bytes
         with ExitStack() as undo:
 
@@ -264,13 +280,12 @@ class CudaSession:
                 host_out=kept(cuda.allocate_pinned(out)),
                 uploaded=kept(cuda.event()),
                 computed=kept(cuda.event()),
-                # Single texts are waited for in a loop, which is some microseconds faster and takes a core.
-                done=kept(cuda.event(spin=spin)),
+                done=kept(cuda.event()),
             )
             undo.pop_all()
         return slot
 
-    def _open(self, *, graphs: bool) -> int:
+    def _open(self) -> int:
         """Load the model; returns the columns of its output."""
         ort = self._ort
         options = ort.SessionOptions()
@@ -281,9 +296,7 @@ class CudaSession:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         provider = {
-            "device_id": str(self._device),
-            "user_compute_stream": str(self._compute.handle),
-            "enable_cuda_graph": "1" if graphs else "0",
+            "user_compute_stream": str(self._compute.address),
             "arena_extend_strategy": "kSameAsRequested",  # the first run is the largest there will be
             "use_tf32": "0",  # what is float32 is so on purpose
             "enable_cudnn": "0",  # no operator of the graph asks for it
@@ -293,7 +306,7 @@ class CudaSession:
         try:
             if self._operators is not None:
                 options.register_custom_ops_library(str(self._operators))
-            session = ort.InferenceSession(str(self._path), options, providers=[(PROVIDER, provider)])
+            session = open_on_device(ort, self._path, options, self._device, provider)
         except Exception as error:  # as in launch
             found = self.translated(error)
             if isinstance(found, (DeviceMemoryError, DeviceLostError)):
@@ -308,7 +321,7 @@ class CudaSession:
         self._session = session
         return int(session.get_outputs()[0].shape[1])
 
-    def _bind(self, slot: Slot, bucket: Bucket) -> Any:
+    def _bind(self, slot: Slot | Lane, bucket: Bucket) -> Any:
         """An IO binding of every input and the output to addresses in a slot."""
         binding = self._session.io_binding()
         for name, dtype, shape, offset in self._plan.places(bucket):
@@ -317,8 +330,7 @@ class CudaSession:
         binding.bind_output(self._output, "cuda", self._device, np.float32, shape, slot.device_out.pointer)
         return binding
 
-    def _run_options(self, graph: int) -> Any:
+    def _run_options(self) -> Any:
         options = self._ort.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        options.add_run_config_entry("gpu_graph_id", str(graph))
         return options

@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from bgert.backends.cuda_driver import Cuda, Pinned
+from bgert.backends.cuda_runtime import CudaRuntime
 from bgert.backends.graph_file import verify_graph
 from bgert.backends.padded_layout import PaddedLayout
 from bgert.backends.protocol import BackendInfo
@@ -28,7 +27,7 @@ from bgert.backends.tensorrt.library import Log, environment, import_runtime
 from bgert.backends.tensorrt.recipe import graph_digest
 from bgert.backends.tensorrt.rtx import RtxContexts, check_gpu
 from bgert.batching import Bucket, bucket_rows, slice_batch
-from bgert.errors import EngineError
+from bgert.errors import DeviceMemoryError, EngineError, warn_caller
 from bgert.lifecycle import keep_for_ever, on_fork
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bgert.backends.cuda_runtime import DeviceMemory, Event, Graph, PinnedMemory, Stream
     from bgert.backends.tensorrt.recipe import EngineRecord
     from bgert.batching import PackedBatch
     from bgert.model_folder import GraphEntry, Manifest
@@ -43,15 +43,16 @@ if TYPE_CHECKING:
 __all__ = ["TensorRtBackend"]
 
 INT32_BYTES = FLOAT32_BYTES = 4
+_Part = TypeVar("_Part", "Stream", "Event", "Graph", "DeviceMemory", "PinnedMemory")
 
 
 @dataclass(frozen=True)
 class _Slot:
     """Host buffers of one batch in flight."""
 
-    inputs: dict[str, Pinned]
-    output: Pinned
-    done: int
+    inputs: dict[str, PinnedMemory]
+    output: PinnedMemory
+    done: Event
     """Event after the last copy."""
 
 
@@ -60,7 +61,7 @@ class _Lane:
     """One shape, ready to run."""
 
     context: Any
-    graph: Any = None
+    graph: Graph | None = None
     """Executable CUDA graph; None where capture failed."""
 
 
@@ -79,17 +80,21 @@ class TensorRtBackend:
         DeviceUnavailableError: there is no GPU or no driver.
         EngineNotBuiltError: there is no engine for this GPU; it says why, and what to run.
         IntegrityError: the engine or the graph is damaged, or others could have written the engine.
-        EngineError: TensorRT refuses the engine, or there is too little memory.
+        DeviceMemoryError: there is too little memory.
+        EngineError: TensorRT refuses the engine.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, graph: GraphEntry, *, mode: str, device: str) -> None:
-        cuda = Cuda.open()  # before any object of TensorRT exists: see cuda_driver
+        cuda = CudaRuntime(device)
+        cuda.device_count()  # before any object of TensorRT exists, which without a driver would end the process
+        cuda.set_device(0)
+        gpu = cuda.gpu()
         trt = import_runtime(device.replace("-", "_"))
         if device == "tensorrt-rtx":
-            check_gpu(cuda.gpu)
+            check_gpu(gpu)
         verify_graph(folder, graph)
         cache = EngineCache()
-        here = environment(trt, cuda.gpu)
+        here = environment(trt, gpu)
         record = cache.find(graph_digest(graph), graph.precision, here)
         self._trt, self._cuda = trt, cuda
         self._log = Log(trt)
@@ -101,11 +106,12 @@ class TensorRtBackend:
         self._lanes: dict[tuple[int, int], _Lane] = {}
         # Released from its end: engine, runtime, log. Nothing else may hold the engine, or the runtime would go first.
         self._owned: list[Any] = [self._log]
+        self._parts: list[Stream | Event | Graph | DeviceMemory | PinnedMemory] = []  # closed from its end
         self._rtx = RtxContexts(trt, cache, record, here) if device == "tensorrt-rtx" else None
-        self._finalizer = weakref.finalize(self, _close, self._lanes, self._rtx, self._owned, cuda)
+        self._finalizer = weakref.finalize(self, _close, self._lanes, self._rtx, self._owned, self._parts)
         self._load(cache.load(record), record)
         workers = 1 if mode == "latency" else 2
-        self._allocate(workers, blocking=mode != "latency")
+        self._allocate(workers, spin=mode == "latency")
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self.info = BackendInfo(
@@ -151,23 +157,26 @@ class TensorRtBackend:
         slot = self._slots.get()
         try:
             count = rows * bucket.length
-            arrays = {name: pinned.array[:count].reshape(rows, bucket.length) for name, pinned in slot.inputs.items()}
+            nbytes = count * INT32_BYTES
+            arrays = {
+                name: pinned.array()[:nbytes].view(np.int32).reshape(rows, bucket.length)
+                for name, pinned in slot.inputs.items()
+            }
             self._layout.fill(batch, arrays)
-            size = rows * self._columns
+            size = rows * self._columns * FLOAT32_BYTES
             with self._lock:
                 try:
                     for name, pinned in slot.inputs.items():
-                        self._cuda.to_device(self._device[name], pinned.address, count * INT32_BYTES, self._stream)
+                        self._cuda.upload(self._device[name], pinned, nbytes, self._stream)
                     self._launch(number, rows)
-                    self._cuda.to_host(
-                        slot.output.address, self._device[self._output], size * FLOAT32_BYTES, self._stream
-                    )
-                    self._cuda.call("cudaEventRecord", slot.done, self._stream)
+                    self._cuda.download(slot.output, self._device[self._output], size, self._stream)
+                    slot.done.record(self._stream)
                 except BaseException:
                     self._drain()
                     raise
-            self._cuda.call("cudaEventSynchronize", slot.done)
-            result: NDArray[np.float32] = slot.output.array[:size].reshape(rows, -1)[: len(batch)].copy()
+            slot.done.synchronize()
+            found = slot.output.array()[:size].view(np.float32)
+            result: NDArray[np.float32] = found.reshape(rows, -1)[: len(batch)].copy()
             return result
         finally:
             self._slots.put(slot)
@@ -175,7 +184,7 @@ class TensorRtBackend:
     def _drain(self) -> None:
         """Wait until the device no longer touches the host buffers; what failed is already being raised."""
         try:
-            self._cuda.call("cudaStreamSynchronize", self._stream)
+            self._stream.synchronize()
         except EngineError:
             return
 
@@ -186,16 +195,16 @@ class TensorRtBackend:
             lane = self._open_lane(number, rows)
             self._enqueue(lane)
             # The first run settles what the context put off; it must be over before a capture.
-            self._cuda.call("cudaStreamSynchronize", self._stream)
+            self._stream.synchronize()
             lane.graph = self._capture(lane)
             self._lanes[number, rows] = lane
         elif lane.graph is not None:
-            self._cuda.call("cudaGraphLaunch", lane.graph, self._stream)
+            lane.graph.launch(self._stream)
         else:
             self._enqueue(lane)
 
     def _enqueue(self, lane: _Lane) -> None:
-        self._require(lane.context.execute_async_v3(self._stream), "could not queue a batch")
+        self._require(lane.context.execute_async_v3(self._stream.address), "could not queue a batch")
 
     def _open_lane(self, number: int, rows: int) -> _Lane:
         trt, bucket = self._trt, self._buckets[number]
@@ -206,11 +215,11 @@ class TensorRtBackend:
         self._require(context is not None, "could not make an execution context")
         context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         try:
-            switched = context.set_optimization_profile_async(number, self._stream)
+            switched = context.set_optimization_profile_async(number, self._stream.address)
         except RuntimeError as error:
             raise EngineError(f"{self._name} has no profile {number}: {error}{self._log.take()}") from error
         self._require(switched, f"could not use profile {number}")
-        context.set_device_memory(self._scratch, self._scratch_size)
+        context.set_device_memory(self._scratch.pointer, self._scratch.nbytes)
         shape = (rows, bucket.length)
         for name in self._layout.inputs:
             self._require(context.set_input_shape(name, shape), f"refused the shape {shape} of {name}")
@@ -218,25 +227,19 @@ class TensorRtBackend:
         self._require(not missing, f"cannot infer shapes for {missing}")
         found = tuple(context.get_tensor_shape(self._output))
         self._require(found == (rows, self._columns), f"gives {found} for {self._output}, not {(rows, self._columns)}")
-        for name, address in self._device.items():
-            self._require(context.set_tensor_address(name, address), f"refused the address of {name}")
+        for name, memory in self._device.items():
+            self._require(context.set_tensor_address(name, memory.pointer), f"refused the address of {name}")
         return _Lane(context)
 
-    def _capture(self, lane: _Lane) -> Any:
+    def _capture(self, lane: _Lane) -> Graph | None:
         """The lane's CUDA graph; None, with a warning, where TensorRT or CUDA will not be captured."""
-        if self._rtx is not None and not self._rtx.capturable(lane.context, self._stream):
-            warnings.warn(f"no CUDA graph, batches are queued one by one: {self._name} allows none", RuntimeWarning, 2)
+        if self._rtx is not None and not self._rtx.capturable(lane.context, self._stream.address):
+            warn_caller(f"no CUDA graph, batches are queued one by one: {self._name} allows none", RuntimeWarning)
             return None
         try:
-            self._cuda.begin_capture(self._stream)
-            try:
-                self._enqueue(lane)
-            except BaseException:
-                self._cuda.abandon_capture(self._stream)
-                raise
-            return self._cuda.end_capture(self._stream)
+            return self._kept(self._cuda.capture(self._stream, lambda: self._enqueue(lane)))
         except EngineError as error:
-            warnings.warn(f"no CUDA graph, batches are queued one by one: {error}", RuntimeWarning, stacklevel=2)
+            warn_caller(f"no CUDA graph, batches are queued one by one: {error}", RuntimeWarning)
             return None
 
     def _load(self, plan: bytes, record: EngineRecord) -> None:
@@ -265,34 +268,50 @@ class TensorRtBackend:
         if self._rtx is not None:
             self._rtx.open(engine)
 
-    def _allocate(self, workers: int, *, blocking: bool) -> None:
+    def _allocate(self, workers: int, *, spin: bool) -> None:
         cuda, engine = self._cuda, self._engine
         slots = max(bucket.length * bucket.texts for bucket in self._buckets)
         rows = max(bucket.texts for bucket in self._buckets)
-        self._stream = cuda.stream()
-        self._scratch_size = max(
-            int(engine.get_device_memory_size_for_profile_v2(number)) for number in range(len(self._buckets))
-        )
-        self._scratch = cuda.device_memory(self._scratch_size, "the engine's activations")
-        self._device = {
-            name: cuda.device_memory(slots * INT32_BYTES, f"the input {name}") for name in self._layout.inputs
-        }
-        self._device[self._output] = cuda.device_memory(rows * self._columns * FLOAT32_BYTES, "the output")
+        inputs, in_bytes, out_bytes = self._layout.inputs, slots * INT32_BYTES, rows * self._columns * FLOAT32_BYTES
+        self._stream = self._kept(cuda.stream())
+        scratch = max(int(engine.get_device_memory_size_for_profile_v2(number)) for number in range(len(self._buckets)))
+        self._scratch = self._device_memory(scratch, "the engine's activations")
+        self._device = {name: self._device_memory(in_bytes, f"the input {name}") for name in inputs}
+        self._device[self._output] = self._device_memory(out_bytes, "the output")
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(workers):
-            inputs = {name: cuda.pinned(slots, np.int32) for name in self._layout.inputs}
-            self._slots.put(_Slot(inputs, cuda.pinned(rows * self._columns, np.float32), cuda.event(blocking=blocking)))
+            pinned = {name: self._kept(cuda.allocate_pinned(in_bytes)) for name in inputs}
+            output = self._kept(cuda.allocate_pinned(out_bytes))
+            self._slots.put(_Slot(pinned, output, self._kept(cuda.event(spin=spin))))
+
+    def _device_memory(self, size: int, purpose: str) -> DeviceMemory:
+        try:
+            return self._kept(self._cuda.allocate(max(size, 1)))
+        except DeviceMemoryError as error:
+            free, _ = self._cuda.memory_info()
+            raise DeviceMemoryError(
+                f"no device memory for {purpose}: {size / 1e6:.0f} MB asked for, {free / 1e6:.0f} MB free ({error}): "
+                "build the engine with fewer --tokens-per-batch"
+            ) from error
+
+    def _kept(self, part: _Part) -> _Part:
+        self._parts.append(part)
+        return part
 
     def _require(self, condition: object, what: str) -> None:
         if not condition:
             raise EngineError(f"{self._name} {what}{self._log.take()}")
 
 
-def _close(lanes: dict[tuple[int, int], _Lane], rtx: RtxContexts | None, owned: list[Any], cuda: Cuda) -> None:
+def _close(lanes: dict[tuple[int, int], _Lane], rtx: RtxContexts | None, owned: list[Any], parts: list[Any]) -> None:
     """Release in the order that CUDA and TensorRT ask for: contexts, engine, runtime, then memory."""
     lanes.clear()
     if rtx is not None:
         rtx.close()
     while owned:
         owned.pop()
-    cuda.close()
+    while parts:
+        try:
+            parts.pop().close()
+        except EngineError:  # noqa: PERF203  # what failed before has been raised
+            continue

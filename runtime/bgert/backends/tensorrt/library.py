@@ -13,7 +13,7 @@ from bgert.backends.tensorrt.recipe import LEAN, RTX, TENSORRT, Environment
 from bgert.errors import EngineNotInstalledError, install_extra
 
 if TYPE_CHECKING:
-    from bgert.backends.cuda_driver import Gpu
+    from bgert.backends.cuda_runtime import Gpu
 
 __all__ = [
     "OLDEST_WITH_PROFILES",

@@ -8,13 +8,12 @@ documentation of TensorRT for RTX 1.0 to 1.7; no GPU has run this.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from bgert.errors import DeviceUnavailableError, EngineError, IntegrityError
+from bgert.errors import DeviceUnavailableError, EngineError, IntegrityError, warn_caller
 
 if TYPE_CHECKING:
-    from bgert.backends.cuda_driver import Gpu
+    from bgert.backends.cuda_runtime import Gpu
     from bgert.backends.tensorrt.engine_cache import EngineCache
     from bgert.backends.tensorrt.recipe import EngineRecord, Environment
 
@@ -107,5 +106,5 @@ class RtxContexts:
                 if found != self._kept:
                     self._cache.store_kernels(self._record, self._here, found)
             except (EngineError, IntegrityError) as error:  # the next process compiles again
-                warnings.warn(f"compiled kernels are not kept: {error}", RuntimeWarning, stacklevel=2)
+                warn_caller(f"compiled kernels are not kept: {error}", RuntimeWarning)
         self._kernels = self._config = None

@@ -108,17 +108,27 @@ def test_full_batches_share_one_bucket():
 
 @pytest.mark.parametrize("max_tokens", [16, 64, 72, 512, 8192])
 def test_small_batches_fit_a_graph(max_tokens):
-    buckets = graph_buckets(max_tokens)
+    buckets = graph_buckets(max_tokens, 2048)
+    alone = [bucket for bucket in buckets if bucket.texts == 2]
+    together = [bucket for bucket in buckets if bucket.texts > 2]
+    assert alone + together == buckets
     assert len(set(buckets)) == len(buckets)
-    for bucket in buckets:  # one token is what they are captured with
-        assert fit(np.array([1], np.int32), [bucket]) == bucket
-    for n in range(1, min(max_tokens, 512) + 1):
-        bucket = fit(np.array([n], np.int32), buckets)
-        assert bucket.texts == 2
+    for bucket in buckets:  # what they are captured with
+        for tokens in (1, min(bucket.longest, max_tokens)):
+            assert fit(np.array([tokens], np.int32), [bucket]) == bucket
+    for n in range(1, min(max_tokens, 2048) + 1):
+        bucket = fit(np.array([n], np.int32), alone)
         assert n <= bucket.tokens <= max(16, 2 * n)
-    assert fit(np.full(8, 7, np.int32), buckets).texts == 16
-    assert fit(np.full(17, 7, np.int32), buckets) is None
-    assert fit(np.array([1025], np.int32), buckets) is None
+    for n in range(64, 2048, 31):  # texts of at most 64 tokens
+        lengths = np.full(-(-n // 64), 64, np.int32)
+        bucket = fit(lengths, together)
+        if max_tokens >= 64:
+            assert bucket.tokens - lengths.sum() <= max(64, lengths.sum() // 4 + 64)
+    assert fit(np.full(8, 7, np.int32), together).texts == 16
+    assert fit(np.full(33, 7, np.int32), buckets) is None
+    assert fit(np.array([2049], np.int32), buckets) is None
+    assert max(bucket.tokens for bucket in graph_buckets(max_tokens, 200)) <= 200
+    assert graph_buckets(max_tokens, 8) == []
 
 
 def test_a_graph_bucket_is_laid_out_like_any_other(rng):

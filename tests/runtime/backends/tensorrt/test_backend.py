@@ -213,7 +213,7 @@ def test_a_plan_that_tensorrt_refuses(built, machine, fault, message):
         ("context", "execution context: out of memory"),
         ("profile", "has no profile 0: invalid profile 0"),
         ("enqueue", "could not queue a batch: enqueue says no"),
-        ("copy", "cudaMemcpyAsync: cudaErrorInsufficientDriver"),
+        ("copy", "cudaMemcpyAsync failed: cudaErrorInsufficientDriver"),
     ],
 )
 def test_failures_while_running_are_errors_and_the_next_batch_works(built, machine, fault, message):
