@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gpu_fused
+import gpu_latency
 import gpu_models
 import gpu_stages
 import machine
@@ -42,6 +43,7 @@ STAGES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "matmul": gpu_stages.stage_matmul,
     "kernels": gpu_stages.stage_kernels,
     "latency": gpu_stages.stage_latency,
+    "graphs": gpu_latency.stage_graphs,
     "text": gpu_stages.stage_text,
     "fused_parity": gpu_fused.stage_fused_parity,
     "fused_kernels": gpu_fused.stage_fused_kernels,

@@ -102,7 +102,17 @@ def test_the_stages_of_other_models_run_on_a_cpu(benchmark, demo_checkpoint, tmp
     monkeypatch.setattr(benchmark("random_checkpoint"), "GEOMETRIES", shapes)
     output = tmp_path / "out.json"
     command = ["gpu.py", "--tokenizer", str(demo_checkpoint), "--output", str(output), "--work", str(tmp_path / "w")]
-    stages = ["export", "matmul", "fused_parity", "fused_kernels", "trained", "rerankers", "geometries", "fused_shapes"]
+    stages = [
+        "export",
+        "graphs",
+        "matmul",
+        "fused_parity",
+        "fused_kernels",
+        "trained",
+        "rerankers",
+        "geometries",
+        "fused_shapes",
+    ]
     monkeypatch.setattr(sys, "argv", [*command, "--rehearse", "--only", *stages])
     assert gpu.main() == 0
     found = json.loads(output.read_text())
@@ -112,6 +122,11 @@ def test_the_stages_of_other_models_run_on_a_cpu(benchmark, demo_checkpoint, tmp
     assert found["fused_parity"]["passed"]
     assert {row["variant"] for row in found["fused_kernels"]["rows"]} > {"onnxruntime", "fused", "fused, erf"}
     assert found["fused_shapes"]["text"]["mixed_tokens_per_second"] > 0
+    assert found["graphs"]["largest_difference"] == 0  # on the CPU both are one backend
+    assert found["graphs"]["shapes"].keys() == benchmark("gpu_latency").SHAPES.keys()
+    for entry in (*found["graphs"]["shapes"].values(), found["graphs"]["text"]):
+        assert entry["graphs"].keys() == entry["plain"].keys() >= {"p50_ms", "p99_ms", "min_ms"}
+    assert min(found["graphs"]["threads"].values()) > 0
     committed = benchmark("results").gpu()
     for name in ("trained", "rerankers"):  # what report.py reads of a stage is what the stage writes
         kept = committed[name].keys() - {"tokenize_seconds"}

@@ -15,7 +15,7 @@ LOG = Path(tempfile.mkdtemp()) / "cuda.log"
 os.environ["FAKE_CUDA_LOG"] = str(LOG)
 
 from bgert.backends.cuda.backend import OPERATORS, OnnxCudaBackend  # noqa: E402
-from bgert.backends.cuda.session import PROVIDER  # noqa: E402
+from bgert.backends.cuda.open_session import PROVIDER  # noqa: E402
 from bgert.batching import PackedBatch  # noqa: E402
 from bgert.model_folder import Manifest  # noqa: E402
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from bgert.backends.cuda.backend import OPERATORS, OnnxCudaBackend
-from bgert.backends.cuda_memory import CudaRuntime
+from bgert.backends.cuda_runtime import CudaRuntime
 from bgert.batching import PackedBatch
 from bgert.model_folder import Manifest
 from bgert_export import export
-from fake_cuda import FakeCudart, FakeOnnxRuntime
+from cuda_fake import Machine, cuda_runtime
+from onnxruntime_cuda_fake import FakeOnnxRuntime
 from packed_reference import PackedReference, feeds_of
 
 
@@ -24,9 +25,9 @@ def folder(request, write_model, make_config, make_weights, sentence_transformer
 
 
 def opened(folder, **options):
-    fake = FakeOnnxRuntime(FakeCudart())
+    fake = FakeOnnxRuntime(Machine())
     options = {"device": 0, "pad_token_id": 0, "max_tokens": 64, "token_budget": 256, "graphs": False} | options
-    cuda = CudaRuntime(library=fake.cudart)
+    cuda = CudaRuntime(module=cuda_runtime(fake.machine))
     return OnnxCudaBackend(folder, Manifest.read(folder).graph("cuda"), cuda=cuda, onnxruntime=fake, **options), fake
 
 
