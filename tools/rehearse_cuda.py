@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "fake_cuda"
 DRIVER = "libcuda.so.1"
-COMPUTE_CAPABILITY = 90
+COMPUTE_CAPABILITY = int(os.environ.get("FAKE_CUDA_CAPABILITY", "90"))
 OPERATORS = {
     *(
         "Add",

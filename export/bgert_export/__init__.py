@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 INT8_FLOOR = 0.998  # least mean cosine of an int8 graph to the fp32 graph
+FP8_FLOOR = 0.998  # of an fp8 graph
 
 _NEEDED = ("onnx", "huggingface_hub", "onnxruntime")
 
@@ -30,6 +31,7 @@ def export(
     max_tokens: int | None = None,
     targets: Sequence[str] = ("cpu",),
     int8_floor: float = INT8_FLOOR,
+    fp8_floor: float = FP8_FLOOR,
     verify: bool = True,
     force: bool = False,
     ignore_unknown_weights: bool = False,
@@ -51,6 +53,7 @@ def export(
         max_tokens: longest input, special tokens counted; None for the checkpoint's own limit.
         targets: the graphs to write, see `bgert_export.targets.TARGETS`.
         int8_floor: least mean cosine (rerankers: correlation of scores) of an int8 graph to the fp32 graph.
+        fp8_floor: the same for an fp8 graph.
         verify: compare the graphs with the PyTorch checkpoint; needs torch and transformers.
         force: replace a model folder that is already at `destination`.
         ignore_unknown_weights: leave out weights that the network of config.json does not have, as transformers does.
@@ -68,7 +71,7 @@ def export(
         DownloadError: the hub cannot be reached or refuses.
         DestinationError: the destination exists, or another export is writing it.
         WriteError: the destination cannot be written.
-        QuantizationError: an int8 graph would be below the floor; nothing is written.
+        QuantizationError: an int8 or fp8 graph would be below the floor; nothing is written.
         VerificationError: the graph's vectors differ from PyTorch's; nothing is written.
         ExtraNotInstalledError: a library is missing; the message names the extra that brings it.
         PlatformError: this is Windows.
@@ -86,6 +89,7 @@ def export(
         options=options,
         targets=targets,
         int8_floor=int8_floor,
+        fp8_floor=fp8_floor,
         verify=verify,
         force=force,
         ignore_unknown_weights=ignore_unknown_weights,

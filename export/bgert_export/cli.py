@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bgert.commands.options import bars, quiet_option
-from bgert_export import INT8_FLOOR
+from bgert_export import FP8_FLOOR, INT8_FLOOR
 
 if TYPE_CHECKING:
     import argparse
@@ -45,8 +45,8 @@ def add_parsers(commands: Any) -> None:
         action="append",
         dest="targets",
         metavar="NAME,...",
-        help="graphs to write: cpu (default), cpu-bf16, cpu-int8, cuda, cuda-fused, cuda-fused-erf, tensorrt, "
-        "tensorrt-bf16, portable (for other programs); repeatable",
+        help="graphs to write: cpu (default), cpu-bf16, cpu-int8, cuda, cuda-fused, cuda-fused-erf, cuda-fp8, "
+        "tensorrt, tensorrt-bf16, portable (for other programs); repeatable",
     )
     export.add_argument(
         "--int8-floor",
@@ -55,6 +55,7 @@ def add_parsers(commands: Any) -> None:
         metavar="X",
         help="refuse an int8 graph below this mean cosine to fp32",
     )
+    export.add_argument("--fp8-floor", type=float, default=FP8_FLOOR, metavar="X", help="the same for a cuda-fp8 graph")
     export.add_argument("--no-verify", action="store_false", dest="verify", help="do not compare with PyTorch")
     export.add_argument("--force", action="store_true", help="replace a model folder that exists")
     export.add_argument(
@@ -134,6 +135,7 @@ def run_export(args: argparse.Namespace) -> int:
         max_tokens=args.max_tokens,
         targets=_targets(args.targets),
         int8_floor=args.int8_floor,
+        fp8_floor=args.fp8_floor,
         verify=args.verify,
         force=args.force,
         ignore_unknown_weights=args.ignore_unknown_weights,

@@ -43,6 +43,7 @@ def export_checkpoint(
     options: Options,
     targets: Sequence[str],
     int8_floor: float,
+    fp8_floor: float,
     verify: bool,
     force: bool,
     ignore_unknown_weights: bool,
@@ -57,8 +58,9 @@ def export_checkpoint(
         check_via(via, targets, optimum_python)
     elif optimum_python is not None:
         raise InvalidOptionError("--optimum-python is for --via optimum")
-    if not 0 < int8_floor < 1:
-        raise InvalidOptionError(f"int8_floor is {int8_floor!r}: use a number between 0 and 1")
+    for name, floor in (("int8_floor", int8_floor), ("fp8_floor", fp8_floor)):
+        if not 0 < floor < 1:
+            raise InvalidOptionError(f"{name} is {floor!r}: use a number between 0 and 1")
     if verify:
         require_torch()
     staging = Staging(destination, force=force)
@@ -95,7 +97,7 @@ def export_checkpoint(
                 graphs = [write_traced(checkpoint, settings, staging.folder, optimum_python)]
                 say(f"via: {via!r} ({choices[-1].why})")
             else:
-                graphs = _written(Job(checkpoint, settings, staging.folder, say, int8_floor), targets)
+                graphs = _written(Job(checkpoint, settings, staging.folder, say, int8_floor, fp8_floor), targets)
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
             write_sentence_transformers_files(staging.folder, manifest.kind, settings)

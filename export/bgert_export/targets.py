@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,11 @@ from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, GraphEntry
 from bgert.tokenizer import Tokenizer
 from bgert_export.errors import UnsupportedCheckpointError
-from bgert_export.graphs import cpu, cuda, cuda_fused, portable, tensorrt
+from bgert_export.graphs import cpu, cuda, cuda_fp8, cuda_fused, portable, tensorrt
 from bgert_export.graphs.linears import Bf16Linears, Fp32Linears, Int8Linears
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from types import ModuleType
 
     import numpy as np
@@ -40,6 +41,8 @@ class Job:
     say: Callable[[str], None]
     int8_floor: float
     """Least quality of an int8 graph, see `bgert_export.graphs.quantize.Quantized`."""
+    fp8_floor: float
+    """Of an fp8 graph, see `bgert_export.fp8.search.Settled`."""
 
 
 def _write(job: Job, target: str, precision: str, module: ModuleType, /, *arguments: Any, **options: Any) -> GraphEntry:
@@ -95,6 +98,17 @@ def _write_tensorrt(job: Job, precision: str) -> GraphEntry:
     return _write(job, "tensorrt", precision, tensorrt, precision=precision)
 
 
+@contextmanager
+def _fp32_graph(job: Job) -> Iterator[Path]:
+    """The float32 graph, to compare with."""
+    with tempfile.TemporaryDirectory(dir=job.folder) as folder:  # where there is room for a graph
+        reference = job.folder / "cpu-fp32.onnx"
+        if not reference.exists():  # it was not asked for
+            fp32 = _write_cpu(replace(job, folder=Path(folder)), "fp32", Fp32Linears)
+            reference = Path(folder) / fp32.files[0].name
+        yield reference
+
+
 def _write_cpu_int8(job: Job) -> GraphEntry:
     from bgert_export.graphs.quantize import quantize
 
@@ -105,11 +119,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
         entry[:] = [_write_cpu(job, "int8", linears)]
         return job.folder / entry[0].files[0].name
 
-    with tempfile.TemporaryDirectory(dir=job.folder) as folder:  # where there is room for a graph
-        reference = job.folder / "cpu-fp32.onnx"
-        if not reference.exists():  # it was not asked for
-            fp32 = _write_cpu(replace(job, folder=Path(folder)), "fp32", Fp32Linears)
-            reference = Path(folder) / fp32.files[0].name
+    with _fp32_graph(job) as reference:
         settled = quantize(
             job.checkpoint.network,
             Tokenizer.from_folder(job.checkpoint.transformer_folder),
@@ -128,6 +138,34 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
     return replace(entry[0], floor=job.int8_floor)
 
 
+def _write_cuda_fp8(job: Job) -> GraphEntry:
+    from bgert_export.fp8.search import settle
+
+    entry: list[GraphEntry] = []
+
+    def write(in_fp16: Collection[str], quantized: Mapping[str, Any]) -> GraphEntry:
+        entry[:] = [_write(job, "cuda", "fp8", cuda_fp8, in_fp16, quantized)]
+        return entry[0]
+
+    write((), {})  # refuses what the target does not take before anything is computed
+    with _fp32_graph(job) as reference:
+        settled = settle(
+            job.checkpoint.network,
+            Tokenizer.from_folder(job.checkpoint.transformer_folder),
+            reference,
+            job.folder,
+            write,
+            max_tokens=job.settings.max_tokens,
+            prefix=job.settings.default_prefix,
+            cls=job.settings.pooling != "mean",
+            floor=job.fp8_floor,
+            say=job.say,
+        )
+    why = f"matrices left in fp16: so the floor of {job.fp8_floor} is reached, with {settled}"
+    job.settings.choices.append(Choice("fp8", settled.in_fp16, why))
+    return replace(entry[0], floor=job.fp8_floor)
+
+
 TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cpu": lambda job: _write_cpu(job, "fp32", Fp32Linears),
     "cpu-bf16": lambda job: _write_cpu(job, "bf16", Bf16Linears),
@@ -135,6 +173,7 @@ TARGETS: dict[str, Callable[[Job], GraphEntry]] = {
     "cuda": lambda job: _write(job, "cuda", "fp16", cuda),
     "cuda-fused": lambda job: _write_cuda_fused(job, exact_gelu=False),
     "cuda-fused-erf": lambda job: _write_cuda_fused(job, exact_gelu=True),
+    "cuda-fp8": _write_cuda_fp8,
     "tensorrt": lambda job: _write_tensorrt(job, "fp16"),
     "tensorrt-bf16": lambda job: _write_tensorrt(job, "bf16"),
     "portable": lambda job: _write(job, "portable", "fp32", portable),

@@ -54,7 +54,7 @@ def targets_for(device: object, precision: object) -> tuple[str, ...]:
     name = device if isinstance(device, str) else next(iter(device), "") if isinstance(device, (list, tuple)) else ""
     kind = str(name).partition(":")[0].partition("-")[0]
     if kind == "cuda":
-        return ("cuda",)
+        return ("cuda-fp8",) if precision == "fp8" else ("cuda",)
     if kind == "tensorrt":
         return ("tensorrt-bf16",) if precision == "bf16" else ("tensorrt",)
     return (_CPU_TARGETS.get(str(precision), "cpu"),)

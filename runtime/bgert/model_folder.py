@@ -115,7 +115,7 @@ class GraphEntry:
     target: str
     """`cpu`, `cuda` or `tensorrt`, or `portable`, which other programs run."""
     precision: str
-    """`fp32`, `fp16`, `bf16` or `int8`."""
+    """`fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
     files: list[FileEntry]
     """The graph itself first, then its external data."""
     inputs: list[str]
@@ -127,7 +127,7 @@ class GraphEntry:
     parity: Parity | None
     """None when the export was told not to verify."""
     floor: float | None = None
-    """int8: the least mean cosine to PyTorch (rerankers: correlation of scores) that the exporter of it accepted."""
+    """int8, fp8: the least mean cosine to PyTorch (rerankers: correlation of scores) that its exporter accepted."""
     token_outputs: list[str] = field(default_factory=list)
     """Names of the manifest's `token_outputs` that the graph has, behind `output` and in this order."""
 

@@ -14,7 +14,7 @@ Device = Literal[
     "cuda:8", "cuda:9", "cuda:10", "cuda:11", "cuda:12", "cuda:13", "cuda:14", "cuda:15",
 ]  # fmt: skip
 """Where a model runs. A name that is put together at run time needs `cast(bgert.Device, name)`."""
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"]
 Mode = Literal["throughput", "latency"]
 Truncation = Literal["longest_first", "only_first", "only_second", "flag_embedding"]
 DtypeName = Literal["float32", "float16", "int8", "binary", "ubinary"]

@@ -259,7 +259,7 @@ def test_precisions_are_exported_apart(checkpoint, load, tmp_path):
     ("device", "precision", "targets"),
     [
         ("auto", "auto", ("cpu",)), ("cpu", "int8", ("cpu-int8",)), ("cuda:1", "auto", ("cuda",)),
-        (["cuda:0", "cuda:1"], "fp16", ("cuda",)), ("tensorrt", "auto", ("tensorrt",)),
+        (["cuda:0", "cuda:1"], "fp16", ("cuda",)), ("cuda", "fp8", ("cuda-fp8",)), ("tensorrt", "auto", ("tensorrt",)),
         ("tensorrt-rtx", "bf16", ("tensorrt-bf16",)),
     ],
 )  # fmt: skip

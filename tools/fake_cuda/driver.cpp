@@ -40,6 +40,14 @@ const std::map<std::string, Bind>& kernels() {
       ENTRY(attention_h32_q128),         ENTRY(attention_h64_q64),          ENTRY(attention_h64_q128),
       ENTRY(attention_tiles),            ENTRY(first_token_attention_h32),  ENTRY(first_token_attention_h64),
       ENTRY(first_rows),                 ENTRY(gelu),                       ENTRY(pool),
+      ENTRY(quantize_fp8_v1),            ENTRY(quantize_fp8_v2),            ENTRY(quantize_fp8_v3),
+      ENTRY(quantize_fp8_v4),            ENTRY(quantize_fp8_v6),            ENTRY(quantize_fp8_v8),
+      ENTRY(quantize_fp8_v12),           ENTRY(quantize_fp8_v16),           ENTRY(gelu_fp8_v1),
+      ENTRY(gelu_fp8_v2),                ENTRY(gelu_fp8_v3),                ENTRY(gelu_fp8_v4),
+      ENTRY(gelu_fp8_v6),                ENTRY(gelu_fp8_v8),                ENTRY(gelu_fp8_v12),
+      ENTRY(gelu_fp8_v16),               ENTRY(add_layer_norm_fp8_v1),      ENTRY(add_layer_norm_fp8_v2),
+      ENTRY(add_layer_norm_fp8_v3),      ENTRY(add_layer_norm_fp8_v4),      ENTRY(scale_product),
+      ENTRY(gelu_rows),
   };
   return all;
 }

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "INT64", "MICROSOFT", "GraphBuilder", "Written"]
+__all__ = [
+    *("BFLOAT16", "BGERT", "FLOAT", "FLOAT16", "INT8", "INT32", "INT64", "MICROSOFT", "UINT8"),
+    *("GraphBuilder", "Written"),
+]
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
@@ -31,6 +34,7 @@ BFLOAT16 = TensorProto.BFLOAT16
 INT32 = TensorProto.INT32
 INT64 = TensorProto.INT64
 INT8 = TensorProto.INT8
+UINT8 = TensorProto.UINT8
 BGERT = "bgert"
 MICROSOFT = "com.microsoft"
 
@@ -219,6 +223,7 @@ _STORED: dict[int, np.dtype[Any]] = {
     FLOAT16: np.dtype("<f2"),
     BFLOAT16: np.dtype("<u2"),
     INT8: np.dtype("i1"),
+    UINT8: np.dtype("u1"),
     INT32: np.dtype("<i4"),
     INT64: np.dtype("<i8"),
 }

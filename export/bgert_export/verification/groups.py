@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from bgert.errors import InvalidOptionError
 from bgert_export.verification import texts as built_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from bgert.tokenizer import TokenBatch, Tokenizer
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Group", "built_in_groups", "file_groups"]
+__all__ = ["Group", "built_in_groups", "file_groups", "run_in_batches"]
 
 
 @dataclass
@@ -101,3 +104,17 @@ def file_groups(kind: str, max_tokens: int, name: str) -> list[Group]:
         Group(f"query {number}", [query] * len(documents), max_tokens, documents)
         for number, (query, documents) in enumerate(by_query.items())
     ]
+
+
+def run_in_batches(folder: Path, groups: Sequence[Group], prefix: str, engine: Any) -> list[Array]:
+    """What a stand-in with `run` and `run_sorted` makes of every group."""
+    from bgert.batching import PackedBatch
+    from bgert.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    found = []
+    for group in groups:
+        batch = group.encode(tokenizer, prefix)
+        run = engine.run if group.one_batch else engine.run_sorted
+        found.append(run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids)))
+    return found

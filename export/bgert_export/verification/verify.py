@@ -7,6 +7,7 @@ the network, are compared with sentence-transformers' beside that (`calls.py`).
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.correlation import least_correlation
-from bgert_export.verification.groups import Group, built_in_groups, file_groups
+from bgert_export.verification.groups import Group, built_in_groups, file_groups, run_in_batches
 from bgert_export.verification.native_classes import native_class
 from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch
@@ -250,7 +251,7 @@ def _compare(
 
 def _graph_to_call(manifest: Manifest, device: str) -> GraphEntry | None:
     """The graph that the runtime's calls are made with: one that runs here as it will be served, fp32 if possible."""
-    runs = [graph for graph in manifest.graphs if graph.target in (device, "cuda")]
+    runs = [graph for graph in manifest.graphs if graph.target in (device, "cuda") and graph.precision != "fp8"]
     runs.sort(key=lambda graph: (graph.target != device, graph.precision != "fp32"))
     return runs[0] if runs else None
 
@@ -350,22 +351,29 @@ def _outputs(
 
     The last way is the one that the report describes. `make_calls` gets the open model, where it is the runtime's.
     """
+    if graph.precision == "fp8":
+        yield from _fp8_outputs(folder, manifest, graph, groups, prefix)
+        return
     if graph.target in (device, "cuda"):
         yield _run_groups(folder, manifest, graph, groups, prefix, make_calls)
         return
-    from bgert.batching import PackedBatch
-    from bgert.tokenizer import Tokenizer
     from bgert_export.tensorrt.stand_in import StandIn
 
-    tokenizer = Tokenizer.from_folder(folder)
-    batches = []
-    for group in groups:
-        batch = group.encode(tokenizer, prefix)
-        batches.append(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
     for rounded in {"fp32": (False,), "fp16": (False, True), "bf16": (True,)}[graph.precision]:
         engine = StandIn(folder, manifest, graph, rounded=rounded)
-        run = (engine.run if group.one_batch else engine.run_sorted for group in groups)
-        yield [each(batch) for each, batch in zip(run, batches, strict=True)], engine.engine
+        yield run_in_batches(folder, groups, prefix, engine), engine.engine
+
+
+def _fp8_outputs(
+    folder: Path, manifest: Manifest, graph: GraphEntry, groups: Sequence[Group], prefix: str
+) -> Iterator[tuple[list[Array], str]]:
+    """As it is served, where there is a GPU for it, small batches in fp16; then all of it in FP8, in numpy."""
+    from bgert_export.fp8.stand_in import Fp8StandIn
+
+    with contextlib.suppress(DeviceUnavailableError, EngineNotInstalledError):
+        yield _run_groups(folder, manifest, graph, groups, prefix, None)
+    stand_in = Fp8StandIn.of(folder, manifest, graph)
+    yield run_in_batches(folder, groups, prefix, stand_in), stand_in.engine
 
 
 def _run_groups(

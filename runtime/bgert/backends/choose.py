@@ -31,6 +31,7 @@ EXPORTED = {
     ("cpu", "bf16"): "cpu-bf16",
     ("cpu", "int8"): "cpu-int8",
     ("cuda", "fp16"): "cuda",
+    ("cuda", "fp8"): "cuda-fp8",
     ("tensorrt", "fp16"): "tensorrt",
     ("tensorrt", "bf16"): "tensorrt-bf16",
 }

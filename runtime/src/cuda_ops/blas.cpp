@@ -13,7 +13,9 @@ namespace {
 constexpr int kCompute32F = 68;
 constexpr int kCandidates = 8;
 constexpr std::int64_t kFewRows = 1024;  // their weights come from memory in a model, and from the cache in a loop
-enum OperationAttribute : int { kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8 };
+enum OperationAttribute : int { kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8, kScaleA = 17, kScaleB = 18,
+                                kScaleModeA = 31, kScaleModeB = 32 };
+constexpr std::int32_t kScaleOfEachRow = 3;  // CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F: compute capability 9.0 alone
 constexpr int kMostWorkspace = 1;
 
 void check_blas(int status, const char* call) {
@@ -77,16 +79,21 @@ Description::Description(Blas& on, const Shape& of) : blas(on), shape(of) {
   set(kTransposeA, &transposed, sizeof transposed);
   set(kTransposeB, &plain, sizeof plain);
   set(kEpilogue, &shape.epilogue, sizeof shape.epilogue);
+  if (shape.kind == kFp8Scaled) {
+    set(kScaleModeA, &kScaleOfEachRow, sizeof kScaleOfEachRow);
+    set(kScaleModeB, &kScaleOfEachRow, sizeof kScaleOfEachRow);
+  }
   // cuBLAS sees columns where rows lie in memory.
   const auto rows = static_cast<std::uint64_t>(shape.rows), inputs = static_cast<std::uint64_t>(shape.inputs),
              outputs = static_cast<std::uint64_t>(shape.outputs);
-  const auto layout = [&](void** to, std::uint64_t inner, std::uint64_t outer) {
-    check_blas(blas.create_layout(to, kRealFloat16, inner, outer, static_cast<std::int64_t>(inner)),
+  const auto layout = [&](void** to, DataType type, std::uint64_t inner, std::uint64_t outer) {
+    check_blas(blas.create_layout(to, type, inner, outer, static_cast<std::int64_t>(inner)),
                "cublasLtMatrixLayoutCreate");
   };
-  layout(&weights, inputs, outputs);
-  layout(&x, inputs, rows);
-  layout(&y, outputs, rows);
+  const DataType type = shape.kind == kHalf ? kRealFloat16 : kRealE4m3;
+  layout(&weights, type, inputs, outputs);
+  layout(&x, type, inputs, rows);
+  layout(&y, kRealFloat16, outputs, rows);
 }
 
 Description::~Description() {
@@ -123,14 +130,22 @@ Blas::Blas() {
 
 void Blas::multiply(Description& description, const Operands& operands, Device& device, Stream stream,
                     Address workspace) {
-  check_blas(set_operation(description.operation, kBiasPointer, &operands.bias, sizeof operands.bias),
-             "cublasLtMatmulDescSetAttribute");
+  const auto set = [&](OperationAttribute attribute, const void* const& pointer) {
+    check_blas(set_operation(description.operation, attribute, &pointer, sizeof pointer),
+               "cublasLtMatmulDescSetAttribute");
+  };
+  if (description.shape.epilogue != kNone) set(kBiasPointer, operands.bias);
+  if (description.shape.kind == kFp8Scaled) {
+    set(kScaleA, operands.weight_scales);
+    set(kScaleB, operands.x_scales);
+  }
   if (!description.chosen) choose(description, operands, device, stream, workspace);
   check_blas(queue(description, operands, description.algorithm, stream, workspace), "cublasLtMatmul");
 }
 
 void Blas::choose(Description& of, const Operands& operands, Device& device, Stream stream, Address workspace) {
-  const Bucket bucket{bucket_of(of.shape.rows), of.shape.inputs, of.shape.outputs, of.shape.epilogue};
+  const Bucket bucket{bucket_of(of.shape.rows), of.shape.inputs, of.shape.outputs, of.shape.epilogue,
+                      of.shape.kind};
   const std::lock_guard lock(mutex_);
   const auto known = timed_.find(bucket);
   if (known != timed_.end()) {
@@ -199,8 +214,8 @@ float Blas::time(const Description& of, const Operands& operands, const Algorith
 
 int Blas::queue(const Description& of, const Operands& operands, const Algorithm& algorithm, Stream stream,
                 Address workspace) {
-  const float one = 1.0f, zero = 0.0f;
-  return matmul(handle_, of.operation, &one, operands.weights, of.weights, operands.x, of.x, &zero, operands.y, of.y,
+  const float zero = 0.0f;
+  return matmul(handle_, of.operation, &of.shape.factor, operands.weights, of.weights, operands.x, of.x, &zero, operands.y, of.y,
                 operands.y, of.y, &algorithm, reinterpret_cast<void*>(workspace), kWorkspace, stream);
 }
 

@@ -13,8 +13,8 @@
 namespace bgert::cuda {
 
 // Numbers of cublasLt.h, of CUDA 12 and 13.
-enum DataType : int { kRealFloat32 = 0, kRealFloat16 = 2 };
-enum Epilogue : std::int32_t { kBias = 4, kBiasGelu = 36 };
+enum DataType : int { kRealFloat32 = 0, kRealFloat16 = 2, kRealE4m3 = 28 };
+enum Epilogue : std::int32_t { kNone = 1, kBias = 4, kBiasGelu = 36 };
 
 struct Algorithm {
   std::uint64_t data[8];
@@ -28,10 +28,15 @@ struct Candidate {
 };
 static_assert(sizeof(Candidate) == 96);
 
-// y [rows, outputs] = epilogue(x [rows, inputs] * weights [outputs, inputs]^T), all float16, sums in float32.
+// What x and weights are: float16, or E4M3 with a scale for each row and output or with none.
+enum Kind : int { kHalf, kFp8Scaled, kFp8Plain };
+
+// y [rows, outputs] = epilogue(factor * x [rows, inputs] * weights [outputs, inputs]^T) in float16, sums in float32.
 struct Shape {
   std::int64_t rows, inputs, outputs;
   Epilogue epilogue;
+  Kind kind = kHalf;
+  float factor = 1.0f;
 };
 
 // Memory that a product may use, one for a stream: products on it follow each other.
@@ -61,6 +66,8 @@ struct Operands {
   const void* weights;
   const void* bias;
   void* y;
+  const void* x_scales = nullptr;  // of kFp8Scaled, float32 [rows] and [outputs]
+  const void* weight_scales = nullptr;
 };
 
 // cuBLASLt on one device.
@@ -89,7 +96,7 @@ class Blas {
                 const Algorithm*, void* workspace, std::size_t size, Stream);
 
  private:
-  using Bucket = std::array<std::int64_t, 4>;
+  using Bucket = std::array<std::int64_t, 5>;
 
   void choose(Description& description, const Operands& operands, Device& device, Stream stream, Address workspace);
   float time(const Description& description, const Operands& operands, const Algorithm& algorithm, Device& device,

@@ -44,6 +44,7 @@ struct Node {
   std::int64_t rows_a_type = 0;
   std::int64_t mean = 0;
   std::int64_t normalize = 0;
+  std::int64_t least_tokens = 0;
   float epsilon = 0.0f;
 
   std::mutex mutex;  // of what follows
@@ -74,15 +75,12 @@ class Call {
     return tensor;
   }
 
-  // An output [rows, columns].
-  Tensor output(std::int64_t rows, std::int64_t columns) const {
-    const std::array<std::int64_t, 2> shape{rows, columns};
-    ort::Value* value = nullptr;
-    must(node.api.output(context_, 0, shape.data(), 2, &value));
-    Tensor tensor{2, shape, rows * columns, nullptr};
-    must(node.api.data(value, &tensor.data));
-    return tensor;
+  // An output [rows, columns], the first one or another.
+  Tensor output(std::int64_t rows, std::int64_t columns, std::size_t index = 0) const {
+    return output(index, 2, {rows, columns});
   }
+  // An output [size].
+  Tensor output_vector(std::int64_t size, std::size_t index) const { return output(index, 1, {size, 1}); }
 
   [[noreturn]] void misfit(std::size_t index) const {
     fail("input " + std::to_string(index) + " has a shape that does not fit the others");
@@ -104,6 +102,14 @@ class Call {
   Stream stream = nullptr;
 
  private:
+  Tensor output(std::size_t index, std::size_t rank, const std::array<std::int64_t, 2>& shape) const {
+    ort::Value* value = nullptr;
+    must(node.api.output(context_, index, shape.data(), rank, &value));
+    Tensor tensor{rank, shape, shape[0] * shape[1], nullptr};
+    must(node.api.data(value, &tensor.data));
+    return tensor;
+  }
+
   Tensor read(std::size_t index, std::size_t rank) const {
     const ort::Value* value = nullptr;
     must(node.api.input(context_, index, &value));

@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 
+#include "fp8_operators.h"
 #include "operators.h"
 
 namespace bgert::ort {
@@ -30,6 +31,8 @@ ElementType type_of(char letter) {
       return kInt32;
     case 'f':
       return kFloat;
+    case 'u':
+      return kUint8;
     default:
       return kFloat16;
   }
@@ -66,6 +69,7 @@ void read_attribute(Node& node, const KernelInfo* info, const char* name) {
   std::int64_t& value = std::strcmp(name, "num_heads") == 0     ? node.num_heads
                         : std::strcmp(name, "rows_a_type") == 0 ? node.rows_a_type
                         : std::strcmp(name, "mean") == 0        ? node.mean
+                        : std::strcmp(name, "least_tokens") == 0 ? node.least_tokens
                                                                 : node.normalize;
   cuda::must(node.api.attribute(info, name, &value));
   if (value < 0 || value > 65535 || (&value == &node.num_heads && value < 1)) {
@@ -77,6 +81,7 @@ Status* create(const CustomOp* op, Table table, const KernelInfo* info, void** o
   const Api api(table);
   return guarded(api, [&] {
     auto instance = std::make_unique<Instance>(api, of(op));
+    if (std::strstr(of(op).name, "Fp8") != nullptr) cuda::require_fp8(instance->node.device);
     for (const char* name : of(op).attributes) {
       if (name != nullptr) read_attribute(instance->node, info, name);
     }
@@ -122,6 +127,11 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("PackedSelfAttentionFp16", cuda::packed_self_attention, "hii", "h", {"num_heads"}),
       make("FirstTokenAttentionFp16", cuda::first_token_attention, "hhi", "h", {"num_heads"}),
       make("FirstRowsFp16", cuda::first_rows, "hi", "h"),
+      make("QuantizeFp8", cuda::quantize_fp8, "h", "uf", {"least_tokens"}),
+      make("AddLayerNormFp8", cuda::add_layer_norm_fp8, "hhhh", "huf", {"epsilon", "least_tokens"}),
+      make("GeluFp8", cuda::gelu_fp8, "h", "huf", {"least_tokens"}),
+      make("GeluFp16", cuda::gelu_fp16, "h", "h"),
+      make("LinearFp8", cuda::linear_fp8, "ufhufhh", "h"),
       make("PoolFp16", cuda::pool, "hi", "f", {"mean", "normalize"}),
   };
   if (Status* status = api.create_domain("bgert", &domain)) return status;

@@ -57,18 +57,7 @@ void product(const Call& call, Epilogue epilogue, Tensor& y) {
   if (shape.inputs % kVector != 0 || shape.outputs % kVector != 0) call.fail("matrices must be multiples of 8");
   const Tensor bias = call.vector(2, shape.outputs);
   y = call.output(shape.rows, shape.outputs);
-  if (shape.rows == 0) return;
-  Node& node = call.node;
-  Blas& blas = node.device.blas();
-  const std::lock_guard lock(node.mutex);
-  if (node.workspace == nullptr || node.workspace_stream != call.stream) {
-    node.workspace = workspace_of(node.device.number(), call.stream);
-    node.workspace_stream = call.stream;
-  }
-  std::unique_ptr<Description>& description = node.products[shape.rows];
-  if (description == nullptr) description = std::make_unique<Description>(blas, shape);
-  blas.multiply(*description, {x.data, weights.data, bias.data, y.data}, node.device, call.stream,
-                node.workspace->address());
+  multiply(call, shape, {x.data, weights.data, bias.data, y.data});
 }
 
 std::int64_t head_size(const Call& call, std::int64_t columns) {
@@ -99,6 +88,20 @@ std::int64_t most_tiles(std::int64_t tokens, std::int64_t texts) {
 }
 
 }  // namespace
+
+void multiply(const Call& call, const Shape& shape, const Operands& operands) {
+  if (shape.rows == 0) return;
+  Node& node = call.node;
+  Blas& blas = node.device.blas();
+  const std::lock_guard lock(node.mutex);
+  if (node.workspace == nullptr || node.workspace_stream != call.stream) {
+    node.workspace = workspace_of(node.device.number(), call.stream);
+    node.workspace_stream = call.stream;
+  }
+  std::unique_ptr<Description>& description = node.products[shape.rows];
+  if (description == nullptr) description = std::make_unique<Description>(blas, shape);
+  blas.multiply(*description, operands, node.device, call.stream, node.workspace->address());
+}
 
 void embedding_layer_norm(const Call& call) { embeddings(call, false); }
 void typed_embedding_layer_norm(const Call& call) { embeddings(call, true); }

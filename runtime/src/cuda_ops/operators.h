@@ -34,4 +34,7 @@ void first_rows(const Call& call);
 // rows [T, H] with `mean`, else [B, H], cu_seqlens -> float32 [B, H]: means of texts or the rows, normalised or not.
 void pool(const Call& call);
 
+// The product of a shape, by the algorithm that was timed for it.
+void multiply(const Call& call, const Shape& shape, const Operands& operands);
+
 }  // namespace bgert::cuda

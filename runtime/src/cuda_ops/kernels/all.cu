@@ -3,5 +3,6 @@
 #include "embeddings.cu"
 #include "first_token.cu"
 #include "gelu.cu"
+#include "fp8.cu"
 #include "layer_norm.cu"
 #include "pooling.cu"
