@@ -101,8 +101,8 @@ def page() -> str:
         "*Made by `python tools/models_page.py` from the exporter's tables; a test compares.*",
         "",
         "An architecture is supported, not a list: any checkpoint of these `model_type`s exports, by its own files, "
-        "and is proved equal to PyTorch before it is kept. Names below are models whose pooling, prompts and limits bgert "
-        "knows where their files do not say.",
+        "and is proved equal to PyTorch before it is kept. Names below are models whose pooling, prompts and limits "
+        "bgert knows where their files do not say.",
         "",
         "| `model_type` | targets | checkpoints |",
         "| --- | --- | --- |",

@@ -81,7 +81,7 @@ def test_opening_says_nothing_and_captures_launches_alone(folder, tmp_path, devi
     for calls in captures:
         assert calls.count("cudaMemcpyAsync") == 2
         assert calls.count("kernel") > 5
-        assert set(calls) <= {"cudaMemcpyAsync", "cudaMemsetAsync", "kernel", "submitted"}  # the last: work of stand-ins
+        assert set(calls) <= {"cudaMemcpyAsync", "cudaMemsetAsync", "kernel", "submitted"}  # last: of stand-ins
     launches = [line for line in log if line.startswith("cudaGraphLaunch")]
     assert len(launches) == sum(graphs) + 3  # to hold the numbers against a plain run's; then the three small batches
     assert len({line.split()[-1] for line in launches}) == 1
