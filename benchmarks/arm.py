@@ -66,7 +66,9 @@ def _operators(rows: int) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]
 
 def _session(op_type: str, inputs: dict[str, Any], attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """One operator on one thread, and what to feed it: bfloat16 goes in as the numbers of a constant."""
-    import onnxruntime
+    from bgert.backends.onnxruntime_import import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
     from onnx import TensorProto, helper
 
     from bgert.backends.onnx_cpu import KERNELS

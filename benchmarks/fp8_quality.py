@@ -26,7 +26,6 @@ from bgert.cpu_count import available_cpus
 from bgert.evaluation import load_collection
 from bgert.model_folder import Manifest
 from bgert.tokenizer import Tokenizer
-from bgert_export.fp8.stand_in import Fp8StandIn
 from quality import ndcg_at_10
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ _opened: list[Any] = []
 
 def open_stand_in(folder: Path) -> None:
     """In each process of the pool."""
+    from bgert_export.fp8.stand_in import Fp8StandIn
+
     manifest = Manifest.read(folder)
     graph = manifest.graph("cuda", "fp8")
     if graph is None:
@@ -80,6 +81,8 @@ def main() -> int:
                 print(f"{name}: {sum(map(len, parts))} of {len(entries)}", file=sys.stderr, flush=True)
             vectors[f"fp8 {name}"] = np.concatenate(parts)
     cosines = {name: (vectors[f"fp8 {name}"] * vectors[f"fp32 {name}"]).sum(1).astype(np.float64) for name in texts}
+    from bgert_export.fp8.stand_in import Fp8StandIn
+
     (choice,) = [choice for choice in manifest.choices if choice.field == "fp8"]
     found = {
         "schema": 1,

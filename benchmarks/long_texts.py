@@ -40,7 +40,9 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 def of_bgert(graph: Path, ids: NDArray[np.int32], library: Path, kernels: str) -> Run:
     """A run of a graph with the operators of a library."""
-    import onnxruntime
+    from bgert.backends.onnxruntime_import import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     os.environ["BGERT_KERNELS"] = kernels
     options = onnxruntime.SessionOptions()

@@ -165,7 +165,8 @@ def cuda_runtime(machine):
     def free(address, kind):
         if machine.allocated.get(address, (None, None))[1] != kind:
             return (error(INVALID_VALUE),)
-        assert not any(machine.streams.values()), "memory is freed while a stream is at work"
+        pending = (work for stream in machine.streams.values() for work in stream)
+        assert not any(address in getattr(work, "touches", ()) for work in pending), "memory is freed before its copy"
         block, _, _ = machine.allocated.pop(address)
         block[:] = 0xDD
         return ok()
@@ -177,7 +178,12 @@ def cuda_runtime(machine):
         target, source = machine.view(dst, count), machine.view(src, count)
         sides = ["device", "host"] if kind.name.endswith("HostToDevice") else ["host", "device"]
         assert [machine.allocated[machine.base(address)][1] for address in (dst, src)] == sides
-        machine.push(stream, lambda: np.copyto(target, source))
+
+        def work():
+            np.copyto(target, source)
+
+        work.touches = (machine.base(dst), machine.base(src))
+        machine.push(stream, work)
         return ok()
 
     def set_device(device):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bgert.commands.main import build_parser
-from bgert_export import INT8_FLOOR, export
+from bgert_export import FP8_FLOOR, INT8_FLOOR, export
 from bgert_export.verification.verify import TOLERANCES
 from hub_stand_in import environment, files_of, serve
 
@@ -83,7 +83,7 @@ def test_tolerances_are_those_of_the_code():
         ]
         for _, precision in TOLERANCES
     }
-    assert rows == expected | {"int8": [None, None, INT8_FLOOR, None]}
+    assert rows == expected | {"int8": [None, None, INT8_FLOOR, None], "fp8": [None, None, FP8_FLOOR, None]}
 
 
 def test_commands_and_their_options_exist():

@@ -16,7 +16,9 @@ SCRIPTS = sorted(
 ALONE = """
 import os, runpy, sys
 allowed = {"numpy", "bgert", "bgert_export", *sys.stdlib_module_names}
-here = {name.partition(".")[0] for name in os.listdir(os.path.dirname(sys.argv[1]))}
+room = os.path.dirname(sys.argv[1])
+rooms = [place for place in (room, room + "/../tools") if os.path.isdir(place)]
+here = {name.partition(".")[0] for place in rooms for name in os.listdir(place)}
 class Allowed:
     def __init__(self, finder):
         self.finder = finder

@@ -137,7 +137,7 @@ def test_detail_names_every_model_and_plot(result):
 def test_plots_are_svg_and_the_same_each_time(result):
     drawn = plots(result)
     assert drawn == plots(result)
-    assert set(drawn) == {"roofline.svg", "throughput-minilm.svg", "latency-minilm.svg"}
+    assert set(drawn) == {"roofline.svg", "throughput-minilm.svg", "latency-minilm.svg", "quality-minilm.svg"}
     for content in drawn.values():
         ElementTree.fromstring(content)
     assert drawn["roofline.svg"].count("<rect") == 1 + 2 * 3  # background, and a bar and a legend for each of fp32

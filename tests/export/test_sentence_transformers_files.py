@@ -115,7 +115,7 @@ def modules(*names, path=""):
         ),
         ({"sentence_bert_config.json": {"modality_config": {"message": {"method": "forward"}}}}, "message"),
         ({"config_sentence_transformers.json": {"truncate_dim": 32}}, "pass dimensions= to encode"),
-        ({"config_sentence_transformers.json": {"model_type": "SparseEncoder"}}, "model_type 'SparseEncoder'"),
+        ({"config_sentence_transformers.json": {"model_type": "AudioEncoder"}}, "model_type 'AudioEncoder'"),
         ({"sentence_bert_config.json": {"tokenizer_args": {"use_fast": False}}}, "tokenizer_args"),
         (
             {

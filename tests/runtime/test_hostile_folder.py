@@ -121,8 +121,10 @@ def replace(path, kind, outside):
     elif kind == "folder":
         path.mkdir()
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
+        at = os.open(path.parent, os.O_RDONLY)
+        with socket.socket(socket.AF_UNIX) as server:  # whose paths are short
+            server.bind(f"/proc/self/fd/{at}/{path.name}")
+        os.close(at)
     elif kind == "a link to itself":
         path.symlink_to(path.name)
     elif kind == "a link to the same bytes elsewhere":

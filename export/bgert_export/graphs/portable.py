@@ -88,6 +88,8 @@ def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
 class _Body(Body):
     """`tensorrt.Body` in float32, which makes positions by itself."""
 
+    target = "the target portable"
+
     def __init__(self, builder: GraphBuilder, network: Network) -> None:
         super().__init__(builder, network, "fp32")
 

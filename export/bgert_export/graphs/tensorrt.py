@@ -119,9 +119,11 @@ def _finish(
 class Body:
     """Embeddings and transformer layers. `all_rows` and `cls_rows` emit the last layer in two ways, in float32."""
 
+    target = "the target tensorrt"
+
     def __init__(self, builder: GraphBuilder, network: Network, precision: str) -> None:
-        network.architecture.require_gelu("the targets tensorrt and portable")
-        network.architecture.require_absolute_positions("a padded graph")
+        network.architecture.require_gelu(self.target)
+        network.architecture.require_absolute_positions(self.target)
         self._b = builder
         self._net = network
         self._half = _TYPES[precision]

@@ -285,7 +285,7 @@ def _newer_opset(model):
 def _gemm(model):
     for node in model.graph.node:
         if node.op_type == "Gelu":
-            node.op_type = "Sigmoid"
+            node.op_type = "Elu"
             return
 
 
@@ -312,7 +312,7 @@ def _second_reader(model):
         (_int64_input, "int32"),
         (_bad_weight, "not finite"),
         (_newer_opset, "opset 21"),
-        (_gemm, "Sigmoid"),
+        (_gemm, "Elu"),
         (_lost_attention, "2 attentions for 3 layers"),
         (_second_reader, "second reader|straight into"),
     ],
