@@ -1,10 +1,10 @@
 """Compiles the CUDA kernels of `runtime/src/cuda_ops/kernels` for every architecture, without a CUDA toolkit or a GPU.
 
-    python tools/compile_cuda_kernels.py            # writes runtime/src/cuda_ops/binaries
+    python tools/compile_cuda_kernels.py            # writes runtime/src/cuda_ops/binaries.tar.xz
     python tools/compile_cuda_kernels.py --check    # fails unless the committed binaries are what the sources give
 
 NVIDIA's compiler is one wheel, COMPILER, which goes into an environment of its own (`--environment`, built where it is
-missing). The same compiler gives the same bytes from the same sources, which are a hash in `binaries/built.json`.
+missing). The same compiler gives the same bytes from the same sources, which are a hash in its `built.json`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
+import io
 import json
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "runtime" / "src" / "cuda_ops" / "kernels"
-BINARIES = ROOT / "runtime" / "src" / "cuda_ops" / "binaries"
+BINARIES = ROOT / "runtime" / "src" / "cuda_ops" / "binaries.tar.xz"
 COMPILER = "nvidia-cuda-nvrtc==13.0.88"
 """Of CUDA 13.0: its machine code runs on any driver for CUDA 13, which is what ONNX Runtime's libraries need too."""
 ARCHITECTURES = {
@@ -108,6 +110,23 @@ def built(files: dict[str, bytes], compiler: Nvrtc) -> dict[str, bytes]:
     return {**binaries, "built.json": (json.dumps(facts, indent=1) + "\n").encode()}
 
 
+def committed() -> dict[str, bytes]:
+    """File name to content of everything in `binaries`, as it is committed."""
+    with tarfile.open(BINARIES) as archive:
+        found = {member.name: archive.extractfile(member) for member in archive.getmembers()}
+        return {name: file.read() for name, file in found.items() if file is not None}
+
+
+def write(made: dict[str, bytes]) -> None:
+    """Write the archive: of the same content the same bytes."""
+    with tarfile.open(BINARIES, "w:xz") as archive:
+        for name, content in sorted(made.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+            print(f"{name}: {len(content):,} bytes")
+
+
 def main() -> int:
     """Compile, then write or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,13 +135,11 @@ def main() -> int:
     options = parser.parse_args()
     made = built(sources(), Nvrtc(compiler_folder(options.environment)))
     if options.check:
-        stale = [name for name, content in made.items() if (BINARIES / name).read_bytes() != content]
+        found = committed()
+        stale = sorted(name for name in made.keys() | found.keys() if made.get(name) != found.get(name))
         print(f"not what the sources give: {', '.join(stale)}" if stale else "the binaries are what the sources give")
         return 1 if stale else 0
-    BINARIES.mkdir(exist_ok=True)
-    for name, content in made.items():
-        (BINARIES / name).write_bytes(content)
-        print(f"{name}: {len(content):,} bytes")
+    write(made)
     return 0
 
 

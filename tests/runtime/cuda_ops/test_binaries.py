@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import compile_cuda_kernels as tool  # noqa: E402
 
-FACTS = json.loads((tool.BINARIES / "built.json").read_text())
+BINARIES = tool.committed()
+FACTS = json.loads(BINARIES["built.json"])
 
 
 def test_the_sources_are_those_that_were_compiled():
@@ -30,23 +31,23 @@ def test_the_sources_are_those_that_were_compiled():
 def test_the_binaries_are_those_that_were_written():
     assert FACTS["binaries"].keys() == tool.ARCHITECTURES.keys()
     for name, digest in FACTS["binaries"].items():
-        assert hashlib.sha256((tool.BINARIES / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256(BINARIES[name]).hexdigest() == digest, name
 
 
 def test_every_binary_has_every_kernel():
     """Names of kernels are in the sources as text or made by a macro; PTX declares them all."""
-    ptx = (tool.BINARIES / "compute_80.ptx").read_text()
+    ptx = BINARIES["compute_80.ptx"].decode()
     names = set(re.findall(r"\.entry (\w+)\(", ptx))
     assert {"add_layer_norm_w1_v3", "attention_h64_q128", "pool"} <= names
     for name in tool.ARCHITECTURES:
         if name.endswith(".cubin"):
-            content = (tool.BINARIES / name).read_bytes()
+            content = BINARIES[name]
             assert content[:4] == b"\x7fELF"
             assert all(kernel.encode() in content for kernel in names), name
 
 
 def test_the_emulator_has_every_kernel():
-    code = (tool.BINARIES / "sm_90.cubin").read_bytes()  # which has E4M3 too
+    code = BINARIES["sm_90.cubin"]  # which has E4M3 too
     compiled = {name.decode() for name in re.findall(rb"\0\.text\.(\w+)(?=\0)", code)}
     listed = (ROOT / "tools" / "fake_cuda" / "driver.cpp").read_text()
     assert compiled == set(re.findall(r"ENTRY\((\w+)\)[,}]", listed))
