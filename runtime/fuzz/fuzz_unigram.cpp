@@ -212,18 +212,21 @@ class Plain {
       if (!single) reach(size, unk_score_, 3);
       i += size;
     }
-    std::vector<std::pair<TokenId, std::string>> pieces;  // from the last one on
+    struct Piece {
+      TokenId id;
+      std::size_t start, end;
+    };
+    std::vector<Piece> pieces;  // from the last one on; a charsmap may make a word of megabytes, all of it unknown
     for (std::size_t end = word.size(); end > 0; end = nodes[end].start) {
       const Node& node = nodes[end];
-      std::string piece = word.substr(node.start, end - node.start);
-      if (node.id == 3 && !pieces.empty() && pieces.back().first == 3) {
-        pieces.back().second = piece + pieces.back().second;
+      if (node.id == 3 && !pieces.empty() && pieces.back().id == 3) {
+        pieces.back().start = node.start;
       } else {
-        pieces.emplace_back(node.id, std::move(piece));
+        pieces.push_back({node.id, node.start, end});
       }
     }
     for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) {
-      const auto found = ids_.find(piece->second);
+      const auto found = ids_.find(word.substr(piece->start, piece->end - piece->start));
       ids.push_back(found == ids_.end() ? 3 : found->second);
     }
   }
