@@ -17,7 +17,7 @@ needs_optimum = pytest.mark.skipif(PYTHON is None, reason="BGERT_OPTIMUM_PYTHON 
 
 
 @needs_optimum
-@pytest.mark.parametrize("model_type", ["albert", "mpnet", "nystromformer", "squeezebert"])
+@pytest.mark.parametrize("model_type", ["albert", "electra", "mpnet", "squeezebert"])
 def test_vectors_are_those_of_transformers(make, tmp_path, model_type):
     folder = make(model_type)
     manifest = export(folder, tmp_path / "out", pooling="mean", normalize=True, via="optimum", optimum_python=PYTHON)
