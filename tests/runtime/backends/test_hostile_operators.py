@@ -129,13 +129,17 @@ feeds = dict.fromkeys(["query", "key", "value"], rows) | {"cu_seqlens": np.arang
 with open("/proc/self/statm") as statm:
     held = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + rows.nbytes + (40 << 20),) * 2)  # room for the output, not for a task
+in_a_task = 0
 for _ in range(100):
     try:
         session.run(None, feeds)
     except Exception as error:
-        assert "out of memory" in str(error), error
+        in_a_task += "out of memory" in str(error)
+        # As memory lies it is at times the engine that gets none for the output.
+        assert "out of memory" in str(error) or "Failed to allocate memory" in str(error), error
     else:
         raise AssertionError("memory did not run out")
+assert in_a_task > 0
 """
 
 
