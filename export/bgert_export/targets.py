@@ -40,9 +40,9 @@ class Job:
     """Holds the tokenizer's files, and the graphs that were asked for earlier."""
     say: Callable[[str], None]
     int8_floor: float
-    """Least quality of an int8 graph, see `bgert_export.graphs.quantize.Quantized`."""
+    """Least quality of an int8 graph, see `bgert_export.graphs.floor.Floor`."""
     fp8_floor: float
-    """Of an fp8 graph, see `bgert_export.fp8.search.Settled`."""
+    """Of an fp8 graph, see `bgert_export.graphs.floor.Floor`."""
 
 
 def _write(job: Job, target: str, precision: str, module: ModuleType, /, *arguments: Any, **options: Any) -> GraphEntry:
@@ -132,7 +132,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
             say=job.say,
         )
     job.settings.choices.append(
-        Choice("int8", settled.in_fp32, f"matrices left in fp32: so the floor of {job.int8_floor} is reached, with "
+        Choice("int8", settled.kept, f"matrices left in fp32: so the floor of {job.int8_floor} is reached, with "
                f"{settled}")
     )  # fmt: skip
     return replace(entry[0], floor=job.int8_floor)
@@ -162,7 +162,7 @@ def _write_cuda_fp8(job: Job) -> GraphEntry:
             say=job.say,
         )
     why = f"matrices left in fp16: so the floor of {job.fp8_floor} is reached, with {settled}"
-    job.settings.choices.append(Choice("fp8", settled.in_fp16, why))
+    job.settings.choices.append(Choice("fp8", settled.kept, why))
     return replace(entry[0], floor=job.fp8_floor)
 
 

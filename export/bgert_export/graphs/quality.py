@@ -14,12 +14,14 @@ from bgert_export.verification import texts as built_in
 from bgert_export.verification.correlation import least_correlation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from bgert.tokenizer import TokenBatch, Tokenizer
     from bgert_export.verification.groups import Group
+
+    Run = Callable[[PackedBatch], NDArray[np.float32]]
 
 __all__ = [
     "Judge",
@@ -28,6 +30,7 @@ __all__ = [
     "held_out_texts",
     "mixed_batches",
     "quality_of",
+    "session_run",
     "verification_batches",
 ]
 
@@ -62,18 +65,27 @@ def quality_of(kind: str, expected: NDArray[np.float64], found: NDArray[np.float
 class Judge:
     """Compares graphs with the float32 graph on one set of inputs."""
 
-    def __init__(self, kind: str, batches: list[PackedBatch], reference: Any) -> None:
+    def __init__(self, kind: str, batches: list[PackedBatch], reference: Run) -> None:
         self._kind, self._batches = kind, batches
         self._expected = self._run(reference)
 
-    def __call__(self, session: Any) -> Quality:
-        """How near a session's graph is."""
-        return quality_of(self._kind, self._expected, self._run(session))
+    def __call__(self, run: Run) -> Quality:
+        """How near a graph is."""
+        return quality_of(self._kind, self._expected, self._run(run))
 
-    def _run(self, session: Any) -> NDArray[np.float64]:
-        inputs = [entry.name for entry in session.get_inputs()]
-        rows = [session.run(None, feeds_of(inputs, batch))[0] for batch in self._batches]
-        return np.concatenate(rows).astype(np.float64)
+    def _run(self, run: Run) -> NDArray[np.float64]:
+        return np.concatenate([run(batch) for batch in self._batches]).astype(np.float64)
+
+
+def session_run(session: Any) -> Run:
+    """A session of ONNX Runtime as what makes rows of a batch."""
+    inputs = [entry.name for entry in session.get_inputs()]
+
+    def run(batch: PackedBatch) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = session.run(None, feeds_of(inputs, batch))[0]
+        return rows
+
+    return run
 
 
 def calibration_texts() -> list[str]:

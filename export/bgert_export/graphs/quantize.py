@@ -5,27 +5,22 @@ able to run. Smoothing makes it better: a channel that is always large makes eve
 a factor before and the weights multiplied by the same (SmoothQuant, arXiv:2211.10438, equation 4 with alpha = 1/2),
 which moves the difficulty into weights, where each column has a scale. Factors are powers of two: they round nothing.
 
-Then the graph runs beside the float32 graph, on texts that smoothing has not seen and on those that every export is
-verified on, so that what passes here passes there. If it is not near enough on both, matrices go back to float32, in
-the order of the quality that each alone costs for its arithmetic (`sensitivity.py`), and as many as these losses say
-are needed: errors of matrices are small and independent, so losses add up. What the graph then reaches is measured,
-and corrects the losses if it was too little; if a third of the arithmetic is not enough, there is no int8 graph.
+Then the graph is held to its floor (`floor.py`), and where it is below, matrices go back to float32 in the order of the
+quality that each alone costs for its arithmetic (`sensitivity.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bgert.backends.onnx_cpu import feeds_of, open_session
 from bgert.cpu_count import available_cpus
-from bgert_export.errors import QuantizationError
+from bgert_export.graphs.floor import Floor, by_loss
 from bgert_export.graphs.linears import quantize_columns
-from bgert_export.graphs.quality import Judge, calibration_texts, held_out_texts, mixed_batches, verification_batches
+from bgert_export.graphs.quality import calibration_texts, mixed_batches, session_run
 from bgert_export.graphs.sensitivity import losses, session_with_outputs
-from bgert_export.verification.groups import built_in_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -34,38 +29,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert.tokenizer import Tokenizer
-    from bgert_export.graphs.quality import Quality
+    from bgert_export.graphs.floor import Settled
+    from bgert_export.graphs.quality import Run
     from bgert_export.network import Network
 
     Array = NDArray[np.float32]
     WriteInt8 = Callable[[Mapping[str, Array], Collection[str]], Path]
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["quantize"]
 
-PROBE_STEP, PROBE_TOKENS = 8, 32  # of the held-out texts, for what each matrix costs: every so many, cut to so many
 TOKENS = 64  # of a typical text
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What was settled."""
-
-    measure: str
-    """What `Quality.mean` is, in words."""
-    in_fp32: list[str]
-    """Matrices that stay in float32."""
-    held_out: Quality
-    """On texts that smoothing has not seen."""
-    verification: Quality
-    """On the texts that every export is verified on."""
-
-    @property
-    def lower(self) -> float:
-        """The lower of the two means, which is held to the floor."""
-        return min(self.held_out.mean, self.verification.mean)
-
-    def __str__(self) -> str:
-        return f"{self.measure} {self.held_out} on held-out and {self.verification} on verification texts"
 
 
 def quantize(
@@ -79,7 +52,7 @@ def quantize(
     cls: bool,
     floor: float,
     say: Callable[[str], None],
-) -> Quantized:
+) -> Settled:
     """Write the int8 graph, by `write(smoothing, in_fp32)`, as fast as the floor allows.
 
     Args:
@@ -96,49 +69,35 @@ def quantize(
     Raises:
         QuantizationError: the floor cannot be reached with a third of the arithmetic in float32.
     """
-    kind = network.architecture.kind
     smoothing = smoothing_factors(network, _largest_activations(network, tokenizer, fp32_graph, max_tokens))
-    reference = open_session(fp32_graph, available_cpus())
-    held_out = Judge(kind, list(mixed_batches(tokenizer, held_out_texts(), kind, max_tokens)), reference)
-    groups = built_in_groups(kind, max_tokens, network.architecture.max_tokens)  # as verify_folder
-    verification = Judge(kind, list(verification_batches(tokenizer, groups, prefix)), reference)
-    probes = list(mixed_batches(tokenizer, held_out_texts()[::PROBE_STEP], kind, min(PROBE_TOKENS, max_tokens)))
-    on_probes = Judge(kind, probes, reference)
-    del reference
+    target = Floor(
+        floor,
+        network,
+        tokenizer,
+        fp32_graph,
+        max_tokens=max_tokens,
+        prefix=prefix,
+        precision="int8",
+        higher="fp32",
+        advice="Leave cpu-int8 out, take cpu-bf16, or lower the floor with --int8-floor",
+        say=say,
+    )
 
-    def measured(in_fp32: list[str]) -> tuple[Quantized, Any]:
-        session = open_session(write(smoothing, in_fp32), available_cpus())
-        settled = Quantized(_named(kind), in_fp32, held_out(session), verification(session))
-        say(f"int8: {settled} with {len(in_fp32) or 'no'} matrices in fp32")
-        return settled, session
+    def run_of(in_fp32: list[str]) -> Run:
+        return session_run(open_session(write(smoothing, in_fp32), available_cpus()))
 
-    best, session = measured([])
-    if best.lower >= floor:
+    run = run_of([])
+    best = target.judge(run, [])
+    if target.reached(best):
         return best
-    say(f"int8: that is below the floor of {floor}, so it is measured what each matrix costs")
-    start, all_losses = 1 - best.lower, 1 - on_probes(session).mean
-    del session
+    all_losses = 1 - target.on_probes(run).mean
+    del run
     costs = _candidates(network, cls)
-    found = losses(network, fp32_graph, probes, Int8Product(network, smoothing), costs)
+    found = losses(network, fp32_graph, target.probes, Int8Product(network, smoothing), costs)
     for names, loss in found.items():
-        say(f"int8: {loss:.3e} lost by {' and '.join(names)}")
-    order = _by_loss(found, costs, _multiplications_of_all(network) / 3)
-    # Shares of what is lost, as texts differ in how much that is.
-    shares = np.cumsum([0.0] + [found[names] / all_losses for names in order])
-    count, correction = 0, 1.0
-    while best.lower < floor:
-        if count == len(order):
-            raise QuantizationError(
-                f"the int8 graph reaches a {best}, below the floor of {floor}, with a third of the arithmetic in "
-                "fp32: nothing was written. Leave cpu-int8 out, take cpu-bf16, or lower the floor with --int8-floor"
-            )
-        needed = 1 - (1 - floor) / start
-        enough = int(np.searchsorted(shares * correction, needed))
-        count = min(max(enough, count + 1), len(order))
-        best, _ = measured([name for names in order[:count] for name in names])
-        gained = 1 - (1 - best.lower) / start
-        correction = max(gained / shares[count], 1e-3)
-    return best
+        target.lost(names, loss)
+    order = by_loss(found, costs, _multiplications_of_all(network) / 3)
+    return target.reach(best, found, order, all_losses, lambda kept: target.judge(run_of(kept), kept))
 
 
 class Int8Product:
@@ -165,18 +124,6 @@ def quantize_rows(rows: Array) -> Array:
     zero = np.rint(-low * inverse)
     rounded: Array = (np.clip(np.rint(rows * inverse) + zero, 0, 255) - zero) * scale
     return rounded
-
-
-def _by_loss(
-    found: Mapping[tuple[str, ...], float], costs: Mapping[tuple[str, ...], float], most: float
-) -> list[tuple[str, ...]]:
-    """What loses anything, by its loss for its cost, without what would bring the costs above `most`."""
-    order, spent = list[tuple[str, ...]](), 0.0
-    for names in sorted(found, key=lambda names: -found[names] / costs[names]):
-        if found[names] > 0 and spent + costs[names] <= most:
-            order.append(names)
-            spent += costs[names]
-    return order
 
 
 def smoothing_factors(network: Network, largest: Mapping[str, Array]) -> dict[str, Array]:
@@ -255,7 +202,3 @@ def _multiplications_of_all(network: Network) -> int:
 def _multiplications(network: Network, name: str) -> int:
     rows, columns = network.architecture.weight_shapes()[f"{name}.weight"]
     return rows * columns
-
-
-def _named(kind: str) -> str:
-    return "mean cosine" if kind == "encoder" else "correlation of scores"
