@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charsmap_builder import charsmap
+from probed_tables import filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,18 +92,12 @@ def render(found: dict[int, int]) -> str:
         if value != previous:
             changes.append(f"{{0x{cp:X},{value}}}")
             previous = value
-    lines, line = [], ""
-    for cell in changes:
-        if len(line) + len(cell) > 110:
-            lines.append(line)
-            line = ""
-        line += cell + ","
     head = [
         f"// Made by tools/probe_grapheme_tables.py from tokenizers {PROBED_VERSION}; do not edit.",
         "// {first code point, properties} up to the next entry, see grapheme.h.",
         "constexpr Change kChanges[] = {",
     ]
-    return "\n".join([*head, *lines, line, "};", ""])
+    return "\n".join([*head, *filled(changes), "};", ""])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,12 +6,13 @@ Run `python tools/probe_hf_tables.py` after moving to another release; `--check`
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from probed_tables import table, write_or_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,34 +200,9 @@ def render(tables: Tables) -> str:
     )
 
 
-def table(head: str, cells: list[str]) -> str:
-    """One array, filled to the line length."""
-    lines, line = [], ""
-    for cell in cells:
-        if len(line) + len(cell) > 110:
-            lines.append(line)
-            line = ""
-        line += cell + ","
-    return "\n".join([head + " = {", *lines, line, "};"])
-
-
 def main(argv: list[str] | None = None) -> int:
     """Write the tables, or with --check compare them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit 1 if the committed tables differ")
-    options = parser.parse_args(argv)
-    import tokenizers  # here, so that --help needs numpy alone
-
-    if not tokenizers.__version__.startswith(PROBED_VERSION + "."):
-        print(f"tokenizers {tokenizers.__version__} is installed, the tables are pinned to {PROBED_VERSION}.x")
-        return 2
-    text = render(probe())
-    if options.check:
-        same = OUTPUT.read_text(encoding="utf-8") == text
-        print("the tables are those of the installed tokenizers" if same else f"{OUTPUT} is out of date")
-        return 0 if same else 1
-    OUTPUT.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(argv, __doc__, PROBED_VERSION, OUTPUT, lambda: render(probe()))
 
 
 if __name__ == "__main__":
