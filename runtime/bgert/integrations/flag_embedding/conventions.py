@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bgert.backends.cuda.check import nvidia_device_present
 from bgert.errors import DeviceWarning, InvalidOptionError, warn_caller
+from bgert.inputs import as_list
 from bgert.model import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     Devices = str | int | Sequence[str] | Sequence[int] | None
@@ -67,6 +68,14 @@ def instructed(template: str, instruction: str, text: Any) -> Any:
         return template.replace("\\n", "\n").format(instruction, text)
     except (AttributeError, IndexError, KeyError, ValueError) as error:
         raise InvalidOptionError(f"the format {template!r} does not take instruction and text: {error!r}") from None
+
+
+def all_instructed(template: str, instruction: str | None, texts: str | Iterable[Any]) -> Any:
+    """A text, or texts as a list, each with the instruction before it if there is one."""
+    if isinstance(texts, str):
+        return texts if instruction is None else instructed(template, instruction, texts)
+    items = as_list(texts, "texts")
+    return items if instruction is None else [instructed(template, instruction, item) for item in items]
 
 
 def refuse_cache(cache_dir: object) -> None:

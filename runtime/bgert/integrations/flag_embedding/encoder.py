@@ -8,8 +8,8 @@ import numpy as np
 
 from bgert.encoder import Encoder
 from bgert.errors import EngineNotInstalledError, InvalidOptionError
-from bgert.inputs import as_list
 from bgert.integrations.flag_embedding.conventions import (
+    all_instructed,
     closed,
     ignore_batch_size,
     instructed,
@@ -169,11 +169,7 @@ class FlagModel:
         template: str,
     ) -> Any:
         to_tensor = _from_numpy() if not (self.convert_to_numpy if to_numpy is None else to_numpy) else None
-        items = texts if isinstance(texts, str) else as_list(texts, "texts")
-        if instruction is not None:
-            single = isinstance(items, str)
-            given = [instructed(template, instruction, item) for item in ([items] if single else items)]
-            items = given[0] if single else given
+        items = all_instructed(template, instruction, texts)
         rows = self.encoder.encode(items, prefix="", max_length=max_length, dimensions=self.truncate_dim)
         info = rows.info
         if self.normalize_embeddings and not self.encoder.manifest.normalize:

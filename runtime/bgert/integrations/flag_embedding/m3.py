@@ -10,6 +10,7 @@ from bgert.encoder import Encoder
 from bgert.errors import InvalidOptionError
 from bgert.inputs import as_list
 from bgert.integrations.flag_embedding.conventions import (
+    all_instructed,
     closed,
     ignore_batch_size,
     instructed,
@@ -126,12 +127,7 @@ class BGEM3FlagModel:
     ) -> dict[str, Any]:
         """As `encode`, with the query instruction if there is one, cut at `query_max_length`."""
         ignore_batch_size(batch_size)
-        instruction, template = self.query_instruction_for_retrieval, self.query_instruction_format
-        if instruction is not None:
-            if isinstance(queries, str):
-                queries = str(instructed(template, instruction, queries))
-            else:
-                queries = [instructed(template, instruction, item) for item in as_list(queries, "texts")]
+        queries = all_instructed(self.query_instruction_format, self.query_instruction_for_retrieval, queries)
         limit = self.query_max_length if max_length is None else max_length
         return self._encode(queries, limit, return_dense, return_sparse, return_colbert_vecs)
 
