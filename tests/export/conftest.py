@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from random_network import draw_weights
+
 NATIVE_SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
 
 
@@ -89,10 +91,7 @@ def make_native(tmp_path, write_model):
         print(f"seed {seed}")
         torch.manual_seed(seed)
         model = getattr(transformers, name + end)(getattr(transformers, f"{name}Config")(**settings))
-        with torch.no_grad():
-            for key, weight in model.named_parameters():
-                norm = "norm" in key.lower() and key.endswith("weight")
-                weight.copy_(1 + 0.2 * torch.randn_like(weight) if norm else 0.15 * torch.randn_like(weight))
+        draw_weights(model)
         if model_type == "modernbert":  # of which transformers knows fast tokenizers alone
             transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
         model.save_pretrained(folder)

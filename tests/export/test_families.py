@@ -13,6 +13,7 @@ from bgert_export.architecture import Architecture
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 from bgert_export.families import FAMILIES
 from bgert_export.network import relative_buckets
+from random_network import draw_weights
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
 TEXTS = ["copy a file", "", "the model of the day " * 9, "return [PAD] list"]
@@ -44,10 +45,7 @@ def make(tmp_path, write_model, make_config):
         print(f"seed {seed}")
         torch.manual_seed(seed)
         model = getattr(transformers, family.name + end)(config)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                norm = "norm" in name.lower() and name.endswith("weight")
-                weight.copy_(1 + 0.2 * torch.randn_like(weight) if norm else 0.15 * torch.randn_like(weight))
+        draw_weights(model)
         model.save_pretrained(folder)
         return folder
 

@@ -12,6 +12,7 @@ from bgert.errors import InvalidOptionError
 from bgert_export import export
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 from bgert_export.families import FAMILIES
+from random_network import draw_weights
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
@@ -46,10 +47,7 @@ def make(tmp_path, write_model, make_config):
         )
         torch.manual_seed(6)
         model = getattr(transformers, f"{family.name}ForMaskedLM")(config)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                norm = "norm" in name.lower() and name.endswith("weight")
-                weight.copy_(1 + 0.2 * torch.randn_like(weight) if norm else 0.15 * torch.randn_like(weight))
+        draw_weights(model)
         model.save_pretrained(folder)
         return folder
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 import transformers
 
+from random_network import draw_weights
+
 SIZES = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -37,10 +39,7 @@ def make(tmp_path, write_model):
         torch.manual_seed(seed)
         auto = transformers.AutoModel if end == "Model" else transformers.AutoModelForSequenceClassification
         model = auto.from_config(config)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                norm = "norm" in name.lower() and name.endswith("weight")
-                weight.copy_(1 + 0.2 * torch.randn_like(weight) if norm else 0.15 * torch.randn_like(weight))
+        draw_weights(model)
         model.save_pretrained(folder)
         return folder
 

@@ -49,3 +49,10 @@ def emulator(tmp_path_factory):
     command += [f"-I{fake}", f"-I{kernels}", fake / "driver.cpp", folder / "stub.cpp", "-o", folder / "emulator.so"]
     subprocess.run(command, check=True)
     return Emulator(folder / "emulator.so")
+
+
+@pytest.fixture
+def draw():
+    seed = int(np.random.default_rng().integers(1 << 32))
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)

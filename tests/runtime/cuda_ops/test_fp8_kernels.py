@@ -6,33 +6,12 @@ import numpy as np
 import pytest
 
 from bgert_export.fp8.arithmetic import decode, encode, quantize_rows
+from cuda_arrays import error, halves
 
 ROUNDED = 2.6e-4  # to float16 once, of the norm of random numbers
 EPSILON = 1e-12
 
 WIDTHS = [(1, 16), (1, 256), (2, 384), (3, 768), (4, 1024), (6, 1536), (8, 2048), (12, 3072), (16, 4096)]
-
-
-def halves(shape, draw, scale=1.0):
-    """Random float16 at an address of 16 bytes, as the device's allocator gives it."""
-    size = int(np.prod(shape))
-    block = np.zeros(size + 8, np.float16)
-    start = -block.ctypes.data % 16 // 2
-    found = block[start : start + size].reshape(shape)
-    found[...] = draw.standard_normal(shape) * scale
-    return found
-
-
-def error(found, expected):
-    """Distance in units of the expected array's norm."""
-    return np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected)
-
-
-@pytest.fixture
-def draw():
-    seed = int(np.random.default_rng().integers(1 << 32))
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def outputs(rows, columns):

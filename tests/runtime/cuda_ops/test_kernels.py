@@ -7,31 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from cuda_arrays import error, halves
+
 ROUNDED = 2.6e-4
 EPSILON = 1e-12
 TEXTS = [[1], [64], [65, 1, 128, 3], [0, 70, 0, 31], [130, 200, 17, 64, 5]]
-
-
-def halves(shape, draw, scale=1.0):
-    """Random float16 at an address of 16 bytes, as the device's allocator gives it."""
-    size = int(np.prod(shape))
-    block = np.zeros(size + 8, np.float16)
-    start = -block.ctypes.data % 16 // 2
-    found = block[start : start + size].reshape(shape)
-    found[...] = draw.standard_normal(shape) * scale
-    return found
-
-
-def error(found, expected):
-    """Distance in units of the expected array's norm."""
-    return np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected)
-
-
-@pytest.fixture
-def draw():
-    seed = int(np.random.default_rng().integers(1 << 32))
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def layer_norm(x, gamma, beta):
