@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probed_tables import table, write_or_check
+from probed_tables import options_of, table, write_or_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,8 @@ def render() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the tables, or with --check compare them."""
-    return write_or_check(argv, __doc__, PROBED_VERSION, OUTPUT, render)
+    options = options_of(__doc__).parse_args(argv)
+    return write_or_check(PROBED_VERSION, OUTPUT, render, check=options.check)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probed_tables import table, write_or_check
+from probed_tables import options_of, table, write_or_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,7 +202,8 @@ def render(tables: Tables) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the tables, or with --check compare them."""
-    return write_or_check(argv, __doc__, PROBED_VERSION, OUTPUT, lambda: render(probe()))
+    options = options_of(__doc__).parse_args(argv)
+    return write_or_check(PROBED_VERSION, OUTPUT, lambda: render(probe()), check=options.check)
 
 
 if __name__ == "__main__":

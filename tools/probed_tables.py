@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["filled", "table", "write_or_check"]
+__all__ = ["filled", "options_of", "table", "write_or_check"]
 
 
 def filled(cells: list[str]) -> list[str]:
@@ -28,20 +28,22 @@ def table(head: str, cells: list[str]) -> str:
     return "\n".join([head + " = {", *filled(cells), "};"])
 
 
-def write_or_check(
-    argv: list[str] | None, description: str | None, version: str, output: Path, render: Callable[[], str]
-) -> int:
-    """Write the tables, or with --check compare them; the exit status."""
+def options_of(description: str | None) -> argparse.ArgumentParser:
+    """The options of a probe."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 if the committed tables differ")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def write_or_check(version: str, output: Path, render: Callable[[], str], *, check: bool) -> int:
+    """Write the tables, or compare them; the exit status."""
     import tokenizers  # here, so that --help needs numpy alone
 
     if not tokenizers.__version__.startswith(version + "."):
         print(f"tokenizers {tokenizers.__version__} is installed, the tables are pinned to {version}.x")
         return 2
     text = render()
-    if options.check:
+    if check:
         same = output.read_text(encoding="utf-8") == text
         print("the tables are those of the installed tokenizers" if same else f"{output} is out of date")
         return 0 if same else 1
