@@ -31,7 +31,7 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import FLOAT, FLOAT16, INT32, INT64, MICROSOFT, GraphBuilder
-from bgert_export.graphs.head import activated, projected
+from bgert_export.graphs.head import activated, gemm, projected
 from bgert_export.graphs.packed_pooling import PackedPooling
 from bgert_export.pooling import modes_of
 
@@ -181,10 +181,7 @@ class _Body:
 
     def head(self, rows: str, name: str, output: str) -> str:
         """A float32 linear layer of the classifier."""
-        shape = self._shapes[f"{name}.weight"]
-        weight = self._b.weight(f"{name}.weight", shape, self._net.blocks(f"{name}.weight"))
-        bias = self._b.weight(f"{name}.bias", shape[:1], self._net.blocks(f"{name}.bias"))
-        return self._b.node("Gemm", [rows, weight, bias], output, attributes={"transB": 1})
+        return gemm(self._b, self._net, rows, name, output)
 
     def _embeddings(self) -> str:
         """The rows that enter the first layer, [T, H]."""

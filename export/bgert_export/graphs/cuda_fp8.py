@@ -32,7 +32,7 @@ import numpy as np
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.fp8.arithmetic import encode, quantize_rows
 from bgert_export.graphs.builder import BGERT, FLOAT16, INT32, UINT8, GraphBuilder
-from bgert_export.graphs.head import activated
+from bgert_export.graphs.head import activated, gemm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -179,10 +179,7 @@ class _Body:
 
     def head(self, rows: str, name: str, output: str) -> str:
         """A float32 linear layer of the classifier."""
-        shape = self._net.architecture.weight_shapes()[f"{name}.weight"]
-        weight = self._b.weight(f"{name}.weight", shape, self._net.blocks(f"{name}.weight"))
-        bias = self._b.weight(f"{name}.bias", shape[:1], self._net.blocks(f"{name}.bias"))
-        return self._b.node("Gemm", [rows, weight, bias], output, attributes={"transB": 1})
+        return gemm(self._b, self._net, rows, name, output)
 
     def _embeddings(self) -> str:
         """The rows that enter the first layer, fp16[T, H]."""

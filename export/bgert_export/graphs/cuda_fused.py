@@ -21,7 +21,7 @@ import numpy as np
 
 from bgert_export.errors import UnsupportedCheckpointError
 from bgert_export.graphs.builder import BGERT, FLOAT16, INT32, GraphBuilder
-from bgert_export.graphs.head import activated
+from bgert_export.graphs.head import activated, gemm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,10 +155,7 @@ class _Body:
 
     def head(self, rows: str, name: str, output: str) -> str:
         """A float32 linear layer of the classifier."""
-        shape = self._shapes[f"{name}.weight"]
-        weight = self._b.weight(f"{name}.weight", shape, self._net.blocks(f"{name}.weight"))
-        bias = self._b.weight(f"{name}.bias", shape[:1], self._net.blocks(f"{name}.bias"))
-        return self._b.node("Gemm", [rows, weight, bias], output, attributes={"transB": 1})
+        return gemm(self._b, self._net, rows, name, output)
 
     def _embeddings(self) -> str:
         b, net = self._b, self._net

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgert_export.graphs.builder import GraphBuilder
+    from bgert_export.network import Network
     from bgert_export.projections import Projection
 
     Array = NDArray[np.float32]
@@ -73,3 +74,11 @@ def _gelu_tanh(b: GraphBuilder, x: str, at: str) -> str:
     inner = b.node("Mul", [b.node("Mul", [x, slope], f"{at}.scaled"), bent], f"{at}.inner")
     gate = b.node("Add", [b.node("Tanh", [inner], f"{at}.tanh"), one], f"{at}.gate")
     return b.node("Mul", [b.node("Mul", [x, half], f"{at}.halved"), gate], at)
+
+
+def gemm(b: GraphBuilder, network: Network, rows: str, name: str, output: str) -> str:
+    """A linear layer of float32 rows, in one operator with its bias."""
+    shape = network.architecture.weight_shapes()[f"{name}.weight"]
+    weight = b.weight(f"{name}.weight", shape, network.blocks(f"{name}.weight"))
+    bias = b.weight(f"{name}.bias", shape[:1], network.blocks(f"{name}.bias"))
+    return b.node("Gemm", [rows, weight, bias], output, attributes={"transB": 1})
