@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from bgert_export.verification import texts as built_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Group", "built_in_groups", "file_groups", "run_in_batches"]
+__all__ = ["Group", "built_in_groups", "corpus_of", "file_groups", "run_in_batches"]
 
 
 @dataclass
@@ -62,21 +62,35 @@ def built_in_groups(kind: str, max_tokens: int, positions: int = 0) -> list[Grou
         mixed = [(query, document) for query, documents in built_in.pairs() for document in documents[-4:]]
         queries, documents = ([pair[side] for pair in mixed] for side in (0, 1))
         groups.append(Group("uneven batch", queries, max_tokens, documents, one_batch=True))
-        least = 6
-        long = built_in.long_text()
-        ladder = [("which length is this?", long, n) for n in built_in.ladder_lengths(max_tokens, least) + beyond]
-        return groups + [Group(f"length {n}", [query], n, [document]) for query, document, n in ladder]
+        lengths = built_in.ladder_lengths(max_tokens, least=6) + beyond
+        query = "which length is this?"
+        words = built_in.long_text(max(lengths)).split()
+        return groups + [Group(f"length {n}", [query], n, [" ".join(words[:n])]) for n in lengths]
     groups = [Group("mixed texts", built_in.mixed(), max_tokens)]
     groups += [
         Group(f"uneven batch {number}", texts, max_tokens, one_batch=True)
         for number, texts in enumerate(built_in.adversarial())
     ]
-    words = built_in.long_text().split()
-    for number, n in enumerate(built_in.ladder_lengths(max_tokens) + beyond):
+    lengths = built_in.ladder_lengths(max_tokens) + beyond
+    words = built_in.long_text(len(lengths) + max(lengths)).split()
+    for number, n in enumerate(lengths):
         # One at a time, each with other words; two tokens are the special ones alone.
-        text = " ".join(words[number:]) if n > 2 else ""
+        text = " ".join(words[number : number + n]) if n > 2 else ""
         groups.append(Group(f"length {n}", [text], max(n, 3)))
     return groups
+
+
+def corpus_of(groups: Sequence[Group], texts_file: str | None) -> str:
+    """What the inputs are, for reports: by the lengths that they have, not by those that they were to have."""
+    lengths = sorted({len(entry.ids) for group in groups for entry in group.inputs})
+    count = sum(len(group.inputs) for group in groups)
+    if texts_file:
+        return f"{count} inputs of {Path(texts_file).name}, of {lengths[0]} to {lengths[-1]} tokens"
+    past = ", ".join(str(n) for n in lengths if n > built_in.EVEN)
+    return (
+        f"{count} built-in texts of {lengths[0]} to {lengths[-1]} tokens, {len(lengths)} lengths"
+        f"{f' ({past} among them)' if past else ''}: English, Chinese, other languages, odd text, uneven batches"
+    )
 
 
 def file_groups(kind: str, max_tokens: int, name: str) -> list[Group]:

@@ -10,7 +10,10 @@ from itertools import islice
 
 from bgert.evaluation.sample_texts import sample_texts
 
-__all__ = ["adversarial", "description", "few", "few_pairs", "ladder_lengths", "long_text", "mixed", "pairs"]
+__all__ = ["EVEN", "adversarial", "few", "few_pairs", "ladder_lengths", "lengths_beyond", "long_text", "mixed", "pairs"]
+
+EVEN = 512
+"""Token count up to which lengths are tried at even distances: beyond, a text costs as much as all of those."""
 
 _CHINESE = [
     "今天天气很好，我们去公园散步吧。",
@@ -61,30 +64,35 @@ _ODD = [
 ]
 
 
-def description(count: int) -> str:
-    """What the texts are, for reports."""
-    return f"{count} built-in texts: every length class, English, Chinese, other languages, odd text, uneven batches"
-
-
 def ladder_lengths(most: int, least: int = 2) -> list[int]:
-    """Token counts to try one by one: all up to 24, about 24 more, and the largest.
+    """Token counts to try one by one: all up to 24, about 24 more up to 512, the largest, and the halves of that.
 
     Args:
         most: longest input of the model, special tokens counted.
         least: number of special tokens.
     """
+    even = min(most, EVEN)
     dense = range(least, min(24, most) + 1)
-    step = max(1, (most - 24) // 24)
-    return [*dense, *range(24 + step, most, step), *([most] if most > dense[-1] else [])]
+    step = max(1, (even - 24) // 24)
+    return [*dense, *range(24 + step, even, step), *([even] if even > dense[-1] else []), *_halves(most, even)]
 
 
 def lengths_beyond(most: int, positions: int) -> list[int]:
-    """Token counts past the model's own limit: the next, one in the middle, and the last that has a position."""
-    return sorted({most + 1, (most + positions) // 2, positions}) if positions > most else []
+    """Token counts past the model's own limit: the next, the last that has a position, and the halves of that."""
+    return sorted({most + 1, *_halves(positions, most)}) if positions > most else []
 
 
-def long_text(words: int = 1200) -> str:
-    """A text longer than any model reads, in several scripts."""
+def _halves(most: int, above: int) -> list[int]:
+    """`most`, and each time half of it and one, which no size of a block divides, while they are `above` that."""
+    found = []
+    while most > above:
+        found.insert(0, most)
+        most = most // 2 + 1
+    return found
+
+
+def long_text(words: int) -> str:
+    """A text of at least as many tokens, in several scripts: every word is one or more."""
     sentences = [text for group in zip(_CHINESE, _LANGUAGES, strict=False) for text in group]
     sentences += sample_texts(40, seed=3)
     text = " ".join(sentences).split()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +20,16 @@ from bgert.paths import user_path
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.sentence_transformers_files import dense_folders
 from bgert_export.traced.checkpoint import TracedCheckpoint
-from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.correlation import least_correlation
-from bgert_export.verification.groups import Group, built_in_groups, file_groups, run_in_batches
+from bgert_export.verification.groups import Group, built_in_groups, corpus_of, file_groups, run_in_batches
 from bgert_export.verification.native_classes import native_class
 from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -209,7 +208,7 @@ def _compare(
         group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]
     called = _graph_to_call(manifest, device)
     calls = reference_calls(checkpoint, manifest) if called is not None else []
-    corpus = f"{count} inputs of {Path(texts_file).name}" if texts_file else built_in.description(count)
+    corpus = corpus_of(groups, texts_file)
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:

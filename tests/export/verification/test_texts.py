@@ -2,11 +2,12 @@
 
 import pytest
 
+from bgert.tokenizer import Tokenizer
 from bgert_export.verification import texts as verification_texts
 from bgert_export.verification.groups import built_in_groups
 
 
-@pytest.mark.parametrize("most", [3, 10, 24, 25, 26, 64, 256, 512])
+@pytest.mark.parametrize("most", [3, 10, 24, 25, 26, 64, 256, 512, 513, 1024, 8192])
 def test_ladder(most):
     lengths = verification_texts.ladder_lengths(most)
     assert lengths == sorted(set(lengths))
@@ -21,15 +22,37 @@ def test_lengths_that_have_to_be_asked_for_are_compared_too(kind):
     def longest(*limits):
         return [group.max_length for group in built_in_groups(kind, *limits)][-4:]
 
-    assert longest(64, 72) == [64, 65, 68, 72]
+    assert longest(64, 72)[-3:] == [64, 65, 72]
+    assert longest(128, 514) == [129, 130, 258, 514]
     assert longest(64, 65)[-2:] == [64, 65]
     assert longest(64, 64) == longest(64)
     assert longest(64)[-1] == 64
 
 
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+@pytest.mark.parametrize("limits", [(8192, 8192), (512, 8192), (128, 512)])
+def test_an_input_is_as_long_as_its_name_says(kind, limits, write_model, tmp_path):
+    folder = write_model(tmp_path / "model", weights={})
+    (folder / "vocab.txt").write_text(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"
+    )  # a word is one token, the least it can be
+    tokenizer = Tokenizer.from_folder(folder)
+    ladder = [group for group in built_in_groups(kind, *limits) if group.name.startswith("length")]
+    assert [len(group.encode(tokenizer, "").ids) for group in ladder] == [int(g.name.split()[1]) for g in ladder]
+    assert len(ladder[-1].encode(tokenizer, "").ids) == limits[1]
+
+
+@pytest.mark.parametrize("limits", [(8192, 8192), (512, 8192), (2048, 8192)])
+def test_long_texts_are_few(limits):
+    ladder = [group for group in built_in_groups("encoder", *limits) if group.name.startswith("length")]
+    long = [group.max_length for group in ladder if group.max_length > 512]
+    assert long[-1] == 8192
+    assert 1.5 < sum(long) / 8192 < 2.5
+
+
 def test_the_same_on_every_run():
     assert verification_texts.mixed() == verification_texts.mixed()
-    assert verification_texts.long_text() == verification_texts.long_text()
+    assert verification_texts.long_text(100) == verification_texts.long_text(100)
 
 
 def test_what_is_in_them():
