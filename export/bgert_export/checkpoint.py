@@ -52,7 +52,7 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
     except OSError as error:  # a name that is too long, say
         raise ModelNotFoundError(f"no such checkpoint folder: {str(path)[:100]!r}: {error.strerror}") from None
     if is_folder:
-        if (path / MANIFEST_NAME).is_file() and not (path / "config.json").is_file():
+        if (path / MANIFEST_NAME).is_file() and not ((path / "config.json").is_file() and _has_weights(path)):
             raise CheckpointError(f"{path} is a model folder that bgert wrote: export the checkpoint it came from")
         return Source(path)
     if is_file:
@@ -65,6 +65,11 @@ def locate(source: str | Path, *, revision: str | None = None, progress: Callabl
     from bgert_export.hub import download
 
     return download(text, revision=revision, progress=progress)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder may be a checkpoint: a model folder with a portable graph has a config.json too."""
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
 
 
 def transformer_folder(folder: Path) -> Path:

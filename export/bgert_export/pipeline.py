@@ -11,6 +11,7 @@ from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert.tokenizer.checkpoint import read_checkpoint
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import VerificationError, WriteError
+from bgert_export.portable_files import write_portable_files
 from bgert_export.sentence_transformers_folder import write_sentence_transformers_files
 from bgert_export.settings import Options, decide
 from bgert_export.staging import Staging
@@ -101,6 +102,8 @@ def export_checkpoint(
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
             write_sentence_transformers_files(staging.folder, manifest.kind, settings)
+            if "portable" in targets:
+                write_portable_files(staging.folder, checkpoint, settings.max_tokens)
             if verify:
                 graphs = _verified(graphs, staging.folder, checkpoint, progress)
                 for graph in graphs:

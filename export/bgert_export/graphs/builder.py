@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs whose weights stream to one external file.
+"""A small writer of ONNX graphs whose weights stream to one external file, or by way of it into the graph's own.
 
 Weights are written when they are added, so a graph of any size needs memory for one block of one weight. The bytes
 depend on the inputs alone: no clock, no random name, deterministic protobuf serialisation.
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bgert_export.errors import UnsupportedCheckpointError
+from bgert_export.graphs.one_file import write_with_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ MICROSOFT = "com.microsoft"
 
 _ALIGNMENT = 4096  # one page, so that engines may map the file
 _INLINE_BYTES = 4096  # smaller tensors stay in the graph
+_LARGEST_PROTOBUF = 2**31 - 1 - 2**24  # with room for all that is not weights
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._names: set[str] = set()
+        self._external: list[onnx.TensorProto] = []
 
     def __enter__(self) -> GraphBuilder:
         return self
@@ -121,6 +124,7 @@ class GraphBuilder:
                 self._data.write(np.ascontiguousarray(block).data.cast("B"))
             written = self._data.tell() - offset
             tensor.data_location = TensorProto.EXTERNAL
+            self._external.append(tensor)
             for key, value in (("location", self._data_path.name), ("offset", offset), ("length", size)):
                 tensor.external_data.add(key=key, value=str(value))
         if written != size:
@@ -172,9 +176,16 @@ class GraphBuilder:
         node.name = next(filter(None, node.output))
         self._nodes.append(node)
 
-    def finish(self, *, name: str, producer_version: str, opset: Mapping[str, int], ir_version: int) -> list[str]:
-        """Write both files, flush them to disk, check the model, and return the names of the files, graph first."""
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+    def finish(
+        self, *, name: str, producer_version: str, opset: Mapping[str, int], ir_version: int, one_file: bool = False
+    ) -> list[str]:
+        """Write both files, flush them to disk, check the model, and return the names of the files, graph first.
+
+        With `one_file` the weights go into the graph's file, unless they are more than 2 GB, which ONNX does not allow.
+        """
+        one_file = one_file and self._data.tell() < _LARGEST_PROTOBUF
+        kept = [entry for entry in self._initializers if not (one_file and entry.data_location == TensorProto.EXTERNAL)]
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, kept)
         model = onnx.ModelProto(
             ir_version=ir_version, producer_name="bgert", producer_version=producer_version, graph=graph
         )
@@ -183,12 +194,17 @@ class GraphBuilder:
         self._data.flush()
         os.fsync(self._data.fileno())
         self._data.close()
-        with self._path.open("wb") as file:
-            file.write(model.SerializeToString(deterministic=True))
+        with self._path.open("wb") as file, self._data_path.open("rb") as data:
+            if one_file:
+                write_with_weights(file, model, self._external, data)
+            else:
+                file.write(model.SerializeToString(deterministic=True))
             file.flush()
             os.fsync(file.fileno())
+        if one_file:
+            self._data_path.unlink()
         onnx.checker.check_model(str(self._path), full_check=False)
-        return [self._path.name, self._data_path.name]
+        return [self._path.name] if one_file else [self._path.name, self._data_path.name]
 
     def finish_model(
         self,
@@ -200,6 +216,7 @@ class GraphBuilder:
         opset: Mapping[str, int],
         ir_version: int,
         token_outputs: Mapping[str, int] | None = None,
+        one_file: bool = False,
     ) -> Written:
         """`finish` for a graph whose output is float32[texts, columns].
 
@@ -208,7 +225,9 @@ class GraphBuilder:
         self.output(output, FLOAT, ["texts", columns])
         for more, width in (token_outputs or {}).items():
             self.output(more, FLOAT, ["tokens", width])
-        files = self.finish(name=name, producer_version=version, opset=opset, ir_version=ir_version)
+        files = self.finish(
+            name=name, producer_version=version, opset=opset, ir_version=ir_version, one_file=one_file
+        )
         return Written(files, self.input_names, output)
 
     def _claim(self, name: str) -> None:

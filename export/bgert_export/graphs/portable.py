@@ -4,6 +4,7 @@ Its layers are `tensorrt.Body`'s. Inputs, all int64[B, S], are `input_ids`, `att
 tells types apart, `token_type_ids`: what tokenizers of Hugging Face give. An encoder has two outputs, in this order:
 `last_hidden_state` float32[B, S, H], for programs that pool by themselves (fastembed, Vespa), and `sentence_embedding`
 float32[B, H], pooled and perhaps normalised as the checkpoint wants it. A reranker has `logits` float32[B, labels].
+Weights are inside the file, since Vespa takes one file alone; those of more than 2 GB cannot be and lie beside it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def write_encoder(
         output = builder.node("Identity", [vectors], "sentence_embedding")
         columns = projections[-1].columns if projections else len(modes) * hidden
         return builder.finish_model(
-            output, columns, name="encoder", version=version, opset=OPSET, ir_version=IR_VERSION
+            output, columns, name="encoder", version=version, opset=OPSET, ir_version=IR_VERSION, one_file=True
         )
 
 
@@ -81,7 +82,13 @@ def write_reranker(network: Network, folder: Path, *, version: str) -> Written:
         hidden = activated(builder, body.head(body.cls_rows(), dense), dense, arch.head.activation)
         output = builder.node("Identity", [body.head(hidden, arch.head.out)], "logits")
         return builder.finish_model(
-            output, arch.num_labels or 0, name="reranker", version=version, opset=OPSET, ir_version=IR_VERSION
+            output,
+            arch.num_labels or 0,
+            name="reranker",
+            version=version,
+            opset=OPSET,
+            ir_version=IR_VERSION,
+            one_file=True,
         )
 
 

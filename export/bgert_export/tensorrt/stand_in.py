@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["StandIn"]
 
 _TOKEN_BUDGET = 2048
+_LARGEST_GRAPH = 2**31 - 1  # a portable one has its weights inside
 
 
 class StandIn:
@@ -51,7 +52,7 @@ class StandIn:
     ) -> None:
         onnxruntime = import_onnxruntime()
         self._layout = PaddedLayout.of(graph.inputs, manifest.architecture)
-        path = verify_graph(folder, graph)
+        path = verify_graph(folder, graph, _LARGEST_GRAPH)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_mem_pattern = False

@@ -46,8 +46,13 @@ class ExternalTensor:
     """Bytes, as many as its shape and type take."""
 
 
-def verify_graph(folder: Path, graph: GraphEntry) -> Path:
+def verify_graph(folder: Path, graph: GraphEntry, largest: int = LARGEST_GRAPH) -> Path:
     """Check the files of a graph as `verify_files` does, and that its weights come from these files and from no other.
+
+    Args:
+        folder: the model folder.
+        graph: an entry of its manifest.
+        largest: most bytes of the graph's own file.
 
     Returns:
         The path of the graph, for an engine.
@@ -58,7 +63,7 @@ def verify_graph(folder: Path, graph: GraphEntry) -> Path:
     """
     first, *beside = graph.files
     path = folder / first.name
-    content = read_entry(folder, first, LARGEST_GRAPH)
+    content = read_entry(folder, first, largest)
     try:
         tensors = external_tensors(content)
         _check_places(tensors, first, beside)
