@@ -41,6 +41,8 @@ class Network:
     architecture: Architecture
     weights: Weights
     weight_map: WeightMap
+    all_types: bool = False
+    """An encoder's inputs tell types apart too."""
 
     def blocks(self, name: str) -> Iterator[Array]:
         """A weight in consecutive blocks along its first axis."""
@@ -86,7 +88,7 @@ class Network:
     @property
     def token_types(self) -> int:
         """Token types that inputs tell apart: encoders read single texts, which are all of type 0."""
-        return self.architecture.type_vocab_size if self.architecture.kind == "reranker" else 1
+        return self.architecture.type_vocab_size if self.all_types or self.architecture.kind == "reranker" else 1
 
     def position_table(self) -> Array:
         """float32[token_types * P, H]: row `t * P + p` is row p of the positions plus row t of the token types.

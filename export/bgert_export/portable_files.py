@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert.errors import install_extra
 from bgert.tokenizer import Tokenizer
-from bgert_export.errors import ExtraNotInstalledError, UnsupportedCheckpointError
+from bgert_export.errors import CheckpointError, ExtraNotInstalledError, UnsupportedCheckpointError
 from bgert_export.verification import texts as built_in
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def write_portable_files(folder: Path, checkpoint: CheckpointFolder, max_tokens:
 
     Raises:
         ExtraNotInstalledError: transformers is not installed.
+        CheckpointError: transformers cannot make a tokenizer.json of it.
         UnsupportedCheckpointError: tokenizer.json would give other tokens than bgert.
     """
     try:
@@ -42,9 +43,13 @@ def write_portable_files(folder: Path, checkpoint: CheckpointFolder, max_tokens:
         ) from None
     from bgert_export.verification.torch_reference import quiet
 
+    source = str(checkpoint.transformer_folder)
     with quiet():
-        opened = transformers.AutoTokenizer.from_pretrained(str(checkpoint.transformer_folder), trust_remote_code=False)
-    backend = opened.backend_tokenizer
+        try:
+            opened = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            backend = opened.backend_tokenizer
+        except Exception as error:  # transformers raises whatever its parts raise
+            raise CheckpointError(f"transformers makes no tokenizer.json of {source}: {error}") from error
     backend.enable_truncation(max_tokens)
     backend.enable_padding(pad_id=opened.pad_token_id, pad_token=opened.pad_token)
     backend.save(str(folder / "tokenizer.json"))

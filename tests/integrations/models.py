@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(folder: Path) -> dict[str, Path]:
-    """Checkpoints `minilm`, `bge` and `reranker`, and as `exported-NAME` what bgert makes of each, by name."""
+    """Checkpoints `minilm`, `bge` and `reranker`, by name; as `exported-NAME` what bgert makes of each for itself, and
+    as `portable-NAME` for others."""
     sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
     import demo
 
@@ -27,6 +28,8 @@ def make(folder: Path) -> dict[str, Path]:
     checkpoints = {"minilm": minilm, "bge": bge, "reranker": reranker}
     exported = {f"exported-{name}": folder / "exported" / path.name for name, path in checkpoints.items()}
     exported["exported-minilm"] = folder / "exported" / "all-MiniLM-L6-v2"
+    portable = {f"portable-{name}": folder / "portable" / name for name in checkpoints}
     for name, path in checkpoints.items():
         export(path, exported[f"exported-{name}"], verify=False)
-    return checkpoints | exported
+        export(path, portable[f"portable-{name}"], targets=["portable"], verify=False)
+    return checkpoints | exported | portable

@@ -27,6 +27,8 @@ STAND_INS = {
     "all-MiniLM-L6-v2": "exported-minilm",
     "bge-small-en-v1.5": "exported-bge",
     "bge-reranker-base": "exported-reranker",
+    "minilm-portable": "portable-minilm",
+    "reranker-portable": "portable-reranker",
 }
 BLOCK = re.compile(
     r"<!-- example (?P<name>[\w-]+) (?P<side>before|after, within (?P<bound>[\d.e-]+)) -->\n+"

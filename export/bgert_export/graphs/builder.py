@@ -225,9 +225,7 @@ class GraphBuilder:
         self.output(output, FLOAT, ["texts", columns])
         for more, width in (token_outputs or {}).items():
             self.output(more, FLOAT, ["tokens", width])
-        files = self.finish(
-            name=name, producer_version=version, opset=opset, ir_version=ir_version, one_file=one_file
-        )
+        files = self.finish(name=name, producer_version=version, opset=opset, ir_version=ir_version, one_file=one_file)
         return Written(files, self.input_names, output)
 
     def _claim(self, name: str) -> None:

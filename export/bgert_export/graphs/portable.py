@@ -9,6 +9,7 @@ Weights are inside the file, since Vespa takes one file alone; those of more tha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,7 @@ def write_encoder(
     """
     hidden = network.architecture.hidden_size
     with GraphBuilder(folder, STEM) as builder:
-        body = _Body(builder, network)
+        body = _Body(builder, replace(network, all_types=True))  # of which other programs give zeros
         rows = builder.node("Identity", [body.all_rows()], "last_hidden_state")
         builder.output(rows, FLOAT, ["texts", "length", hidden])
         modes = modes_of(pooling)

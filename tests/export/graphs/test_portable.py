@@ -1,5 +1,7 @@
 """The graph for other programs, run by ONNX Runtime alone on what transformers' tokenizer gives."""
 
+import io
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,6 +10,8 @@ import torch
 import transformers
 
 from bgert_export import export
+from bgert_export.graphs import builder
+from bgert_export.graphs.one_file import write_with_weights
 
 TEXTS = ["copy a file", "", "the model of the day " * 9, "return [PAD] list"]
 
@@ -63,3 +67,63 @@ def test_operators_are_standard_and_old(write_model, tmp_path):
     model = onnx.load(tmp_path / "out" / "portable-fp32.onnx")
     assert {node.domain for node in model.graph.node} == {""}
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_the_file_is_the_graph_whole_and_as_it_would_be_beside_its_weights(write_model, tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "model")
+    options = {"pooling": "mean", "normalize": True, "targets": ["portable"], "verify": False}
+    export(folder, tmp_path / "one", **options)
+    monkeypatch.setattr(builder, "_LARGEST_PROTOBUF", 1 << 10)  # as if all of it were too large for one file
+    manifest = export(folder, tmp_path / "two", **options)
+    assert [entry.name for entry in manifest.graphs[0].files] == ["portable-fp32.onnx", "portable-fp32.onnx.data"]
+    one, two = (onnx.load(tmp_path / name / "portable-fp32.onnx") for name in ("one", "two"))
+    assert [path.suffix for path in (tmp_path / "one").glob("portable*")] == [".onnx"]
+
+    def weights(model):
+        return {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+
+    assert weights(one).keys() == weights(two).keys()
+    for name, array in weights(two).items():
+        np.testing.assert_array_equal(weights(one)[name], array)
+    for model in (one, two):
+        del model.graph.initializer[:]
+    assert one == two
+
+
+def test_any_number_of_texts_of_any_length(write_model, tmp_path):
+    """What pads, and how far, changes nothing, and neither do the neighbours."""
+    folder = write_model(tmp_path / "model")
+    export(folder, tmp_path / "out", pooling="mean", normalize=True, targets=["portable"], verify=False)
+    session = session_of(tmp_path / "out")
+    draw = np.random.default_rng(7)
+    for count, length in ((1, 1), (1, 64), (3, 2), (17, 5), (2, 63), (64, 33)):
+        ids = draw.integers(5, 40, (count, length))
+        mask = (np.arange(length) < draw.integers(1, length + 1, (count, 1))).astype(np.int64)
+        given = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        (vectors,) = session.run(["sentence_embedding"], given)
+        assert vectors.shape == (count, session.get_outputs()[1].shape[1])
+        for row in range(count):
+            cut = {name: array[row : row + 1, : mask[row].sum()] for name, array in given.items()}
+            alone = session.run(["sentence_embedding"], cut)[0][0]
+            np.testing.assert_allclose(vectors[row], alone, rtol=0, atol=2e-6)
+
+
+def test_weights_are_as_they_were_streamed():
+    """Against protobuf's own writer and reader, lengths of more than one byte included."""
+    values = [np.arange(count, dtype=np.float32) for count in (1, 31, 32, 5000)]
+    data, tensors = io.BytesIO(), []
+    for number, value in enumerate(values):
+        tensor = onnx.TensorProto(name=f"w{number}", data_type=onnx.TensorProto.FLOAT, dims=value.shape)
+        for key, place in (("location", "x"), ("offset", data.tell()), ("length", value.nbytes)):
+            tensor.external_data.add(key=key, value=str(place))
+        tensors.append(tensor)
+        data.write(value.tobytes() + b"between")
+    model = onnx.ModelProto(ir_version=8, producer_name="p" * 300, graph=onnx.GraphProto(name="g"))
+    model.opset_import.add(domain="", version=18)
+    file = io.BytesIO()
+    write_with_weights(file, model, tensors, data)
+    read = onnx.ModelProto.FromString(file.getvalue())
+    for tensor, value in zip(read.graph.initializer, values, strict=True):
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), value)
+    del read.graph.initializer[:]
+    assert read == model

@@ -3,7 +3,7 @@
 import pages
 import pytest
 
-PAGES = ("integrations.md", "coming-from/fastembed.md")
+PAGES = ("integrations.md", "coming-from/fastembed.md", "PORTABLE.md")
 SNIPPETS = [code for page in PAGES for code in pages.snippets(page, "stores")]
 
 
