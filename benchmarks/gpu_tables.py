@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from svg import Line, lines
+from bgert.latency.svg import Line, lines
 from tables import table
 
 __all__ = ["detail", "plots", "readme"]

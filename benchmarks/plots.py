@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bgert.latency.svg import Bar, Line, bars, lines
 from figures import ours, precision, running, share, title, tokens_per_text
-from svg import Bar, Line, bars, lines
 
 __all__ = ["plots"]
 

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from svg import Line, lines
+from bgert.latency.svg import Line, lines
 
 __all__ = ["RESULTS", "begin", "detail", "failures", "newest", "plots", "readme", "summary"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["CoreLimit", "available_cpus", "omp_threads", "warn_above_cores"]
+__all__ = ["CoreLimit", "available_cpus", "omp_threads", "threads_of", "warn_above_cores"]
 
 
 def available_cpus() -> int:
@@ -33,6 +33,11 @@ def omp_threads() -> int | None:
     """Threads that OMP_NUM_THREADS asks for (the first of a list), at most the available cores; None if unsaid."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return min(int(first), available_cpus()) if first.isdecimal() and int(first) > 0 else None
+
+
+def threads_of(threads: int | None) -> int:
+    """Threads that a model opened with this option works with."""
+    return threads or omp_threads() or available_cpus()
 
 
 def warn_above_cores(threads: int | None) -> None:

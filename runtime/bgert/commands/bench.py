@@ -13,7 +13,7 @@ import numpy as np
 
 from bgert.commands import latency
 from bgert.commands.options import bars, engine_options, quiet_option
-from bgert.cpu_count import available_cpus
+from bgert.cpu_count import threads_of
 from bgert.encoder import Encoder
 from bgert.errors import EngineNotInstalledError, InvalidOptionError, install_extra
 from bgert.evaluation.sample_texts import sample_texts
@@ -35,14 +35,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=int, metavar="N", help="texts a round (default: 1500)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--latency", action="store_true", help="time single calls: percentiles, memory, loading")
-    parser.add_argument("--batch", metavar="N,N,...", help="with --latency: texts a call (default: 1)")
-    parser.add_argument(
-        "--length",
-        metavar="N,N,...",
-        help="with --latency: tokens a text (default: 16,128,512)",
-    )
-    parser.add_argument("--calls", type=int, metavar="N", help="with --latency: timed calls each (default: 200)")
-    parser.add_argument("--warm-up", type=int, metavar="N", help="with --latency: calls before (default: 20)")
     parser.add_argument(
         "--mode",
         choices=("throughput", "latency"),
@@ -51,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     quiet_option(parser)
     engine_options(parser)
+    latency.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,20 +55,14 @@ def run(args: argparse.Namespace) -> int:
         "mode": args.mode or ("latency" if args.latency else "throughput"),
         "show_progress": bars(args),
     }
-    of_calls = {name: getattr(args, name) for name in ("batch", "length", "calls", "warm_up")}
+    of_calls = {name: getattr(args, name) for name in latency.OPTIONS}
     of_rounds = {name: getattr(args, name) for name in ("against", "texts", "rounds")}
     for name, value in (of_rounds if args.latency else of_calls).items():
         if value is not None:
             option = name.replace("_", "-")
             raise InvalidOptionError(f"--{option} {'is not for' if args.latency else 'needs'} --latency")
     if args.latency:
-        points = latency.Points(
-            _numbers("--batch", "1" if args.batch is None else args.batch),
-            None if args.length is None else _numbers("--length", args.length),
-            200 if args.calls is None else args.calls,
-            20 if args.warm_up is None else args.warm_up,
-        )
-        result = latency.measure(args.folder, points, **engine)
+        result = latency.run(args, engine)
     else:
         result = bench(
             args.folder,
@@ -89,13 +76,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(latency.report(result) if args.latency else report(result))
     return 0
-
-
-def _numbers(option: str, value: str) -> list[int]:
-    try:
-        return [int(part) for part in value.split(",")]
-    except ValueError:
-        raise InvalidOptionError(f"{option} is {value!r}: use whole numbers, as 1,8") from None
 
 
 def bench(
@@ -160,7 +140,7 @@ def bench(
         "tokens": tokens,
         "padding": info.padding,
         "rounds": rounds,
-        "threads": threads or available_cpus(),
+        "threads": threads_of(threads),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "load_seconds": round(load_seconds, 3),
         "engines": {
@@ -192,7 +172,7 @@ def _sentence_transformer(source: str, encoder: Encoder, threads: int | None) ->
         import torch
     except ImportError as error:
         raise EngineNotInstalledError(f"--against needs {error.name}: {install_extra('bench')}") from None
-    torch.set_num_threads(threads or available_cpus())
+    torch.set_num_threads(threads_of(threads))
     model = sentence_transformers.SentenceTransformer(source, device="cpu")
     model.max_seq_length = encoder.max_length
     description = (

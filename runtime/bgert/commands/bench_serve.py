@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from bgert.commands.options import engine_options
+from bgert.commands.options import engine_options, numbers
 from bgert.encoder import Encoder
 from bgert.errors import InvalidOptionError
 from bgert.loadtest import stages
@@ -38,10 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start a server on a free port of the loopback, load it, print."""
-    try:
-        loads = [float(part) for part in args.load.split(",")]
-    except ValueError:
-        raise InvalidOptionError(f"--load is {args.load!r}: use numbers, as 0.5,2") from None
+    loads = numbers("--load", args.load, float)
     if not all(0 < load <= 100 for load in loads):
         raise InvalidOptionError(f"--load is {args.load!r}: use multiples above 0 and up to 100")
     if not 0.5 <= args.seconds <= 3600 or not 1 <= args.texts <= 2048:

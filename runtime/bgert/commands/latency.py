@@ -1,170 +1,85 @@
-"""`bgert bench --latency`: how long single calls take, by batch size and text length."""
+"""`bgert bench --latency`: how long single calls take, by batch size and text length, or by calls a second."""
 
 from __future__ import annotations
 
-import math
-import platform
-import sys
-import time
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgert.cpu_count import available_cpus
-from bgert.encoder import Encoder
-from bgert.errors import InvalidOptionError, TruncationWarning
-from bgert.evaluation.sample_texts import sample_texts
-from bgert.exported_models import targets_for
-from bgert.hub import locate
-from bgert.model_folder import Manifest
-from bgert.progress import progress_bar
-from bgert.reranker import Reranker
+from bgert.commands.options import numbers
+from bgert.errors import InvalidOptionError
+from bgert.jobs.atomic_file import atomic_file
+from bgert.latency.calls import SHARES, Points
+from bgert.latency.chart import chart
+from bgert.latency.measure import measure
+from bgert.paths import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
 
-__all__ = ["Points", "measure", "percentiles", "report"]
+__all__ = ["OPTIONS", "add_options", "report", "run"]
 
-QUERY = "how to copy a folder"  # of a reranker's pairs
-SHARES = {"p50": (50, 1), "p90": (90, 10), "p95": (95, 20), "p99": (99, 100)}
-"""Percentile: its per cents, and how many calls it takes for one of them to lie above it (p50: one is enough)."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """What is timed: every batch size with every length.
-
-    Raises:
-        InvalidOptionError: a number below 1, or none.
-    """
-
-    batches: Sequence[int]
-    lengths: Sequence[int] | None
-    """Tokens of a text (of a pair), special tokens counted; None for 16, 128 and 512, or the model's limit."""
-    calls: int
-    warm_up: int
-    """Calls before, which are not counted; at least one."""
-
-    def __post_init__(self) -> None:
-        least = min((*self.batches, *(self.lengths or ()), self.calls, self.warm_up))
-        if not self.batches or self.lengths == [] or least < 1:
-            raise InvalidOptionError("--batch, --length, --calls and --warm-up take whole numbers from 1")
+OPTIONS = ("batch", "length", "calls", "warm_up", "rate", "seed", "cold_starts", "plot")
+"""Those that are for --latency alone; each is None where it is not given."""
+TOO_FEW = "(- : too few calls to say, see --calls):"
+CALLS, WARM_UP, SEED, COLD_STARTS = 200, 20, 0, 1
 
 
-def measure(
-    folder: str | Path,
-    points: Points,
-    *,
-    device: str,
-    precision: str,
-    threads: int | None,
-    mode: str,
-    show_progress: bool = False,
-) -> dict[str, Any]:
-    """Open a model and time its calls one after another, from texts to vectors or scores.
-
-    Returns:
-        `load_seconds`, `peak_rss_mb` (None where the system does not tell) and a list of `points`: milliseconds
-        (percentiles by the nearest rank, so each is a call that was measured; None where there are too few calls to
-        say), texts and tokens per second.
-
-    Raises:
-        InvalidOptionError: a length that the model does not take.
-        BgertError: the model cannot be opened here.
-    """
-    path = locate(folder, targets_for(device, precision))
-    kind = {"encoder": Encoder, "reranker": Reranker}[Manifest.read(path).kind]
-    begun = time.perf_counter()
-    model: Any = kind(path, device=device, precision=precision, threads=threads, mode=mode)
-    load_seconds = time.perf_counter() - begun
-    lengths = points.lengths or sorted({min(length, model.max_length) for length in (16, 128, 512)})
-    for length in lengths:
-        model.check_max_length(length)
-    pairs = [(batch, length) for length in lengths for batch in points.batches]
-    total = sum(batch * length for batch, length in pairs) * (points.calls + points.warm_up)
-    with progress_bar(total, show_progress, unit="token") as advance, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # texts are cut to the length
-        found = [_point(model, batch, length, points, advance) for batch, length in pairs]
-    return {
-        "kind": model.kind,
-        "engine": model.engine,
-        "device": model.device,
-        "precision": model.precision,
-        "mode": mode,
-        "threads": threads or available_cpus(),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "load_seconds": round(load_seconds, 3),
-        "peak_rss_mb": peak_rss_mb(),
-        "warm_up": points.warm_up,
-        "points": found,
-    }
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that go with --latency."""
+    group = parser.add_argument_group("with --latency")
+    group.add_argument("--batch", metavar="N,N,...", help="texts a call (default: 1)")
+    group.add_argument("--length", metavar="N,N,...", help="tokens a text (default: 16,128,512)")
+    group.add_argument("--calls", type=int, metavar="N", help=f"timed calls each (default: {CALLS})")
+    group.add_argument("--warm-up", type=int, metavar="N", help=f"calls before (default: {WARM_UP})")
+    group.add_argument(
+        "--rate",
+        metavar="X,X,...",
+        help="open loop: so many calls a second come by a clock, and latency counts from when each was due "
+        "(default: closed loop, one call after the other)",
+    )
+    group.add_argument(
+        "--seed", type=int, metavar="N", help=f"of the times between the calls of --rate (default: {SEED})"
+    )
+    group.add_argument(
+        "--cold-starts",
+        type=int,
+        metavar="N",
+        help=f"new processes to time up to their first vector (default: {COLD_STARTS})",
+    )
+    group.add_argument("--plot", metavar="FILE.svg", help="draw p50 and p99 into a file")
 
 
-def _point(
-    model: Encoder | Reranker, batch: int, length: int, points: Points, advance: Callable[[int], object] | None
-) -> dict[str, Any]:
-    texts = _texts(length)
-    seconds, tokens = [], 0
-    for call in range(points.warm_up + points.calls):
-        inputs = [texts[(call * batch + number) % len(texts)] for number in range(batch)]
-        run = _call(model, inputs, length)
-        begun = time.perf_counter()
-        result = run()
-        taken = time.perf_counter() - begun
-        if call >= points.warm_up:
-            seconds.append(taken)
-            tokens += result.info.tokens
-        if advance is not None:
-            advance(batch * length)
-    return {
-        "batch": batch,
-        "length": length,
-        "tokens_a_call": tokens / points.calls,
-        **percentiles(seconds),
-        "texts_per_second": round(batch * points.calls / sum(seconds), 1),
-        "tokens_per_second": round(tokens / sum(seconds)),
-    }
+def run(args: argparse.Namespace, engine: dict[str, Any]) -> dict[str, Any]:
+    """Measure, and draw if asked to."""
+    points = Points(
+        numbers("--batch", "1" if args.batch is None else args.batch, int),
+        None if args.length is None else numbers("--length", args.length, int),
+        CALLS if args.calls is None else args.calls,
+        WARM_UP if args.warm_up is None else args.warm_up,
+        () if args.rate is None else numbers("--rate", args.rate, float),
+        SEED if args.seed is None else args.seed,
+    )
+    if args.seed is not None and args.rate is None:
+        raise InvalidOptionError("--seed is of the calls of --rate, and there is none")
+    processes = COLD_STARTS if args.cold_starts is None else args.cold_starts
+    if processes < 0:
+        raise InvalidOptionError(f"--cold-starts is {processes}: use a whole number, 0 for none")
+    file = None if args.plot is None else _svg(args.plot)
+    result = measure(args.folder, points, processes=processes, **engine)
+    if file is not None:
+        with atomic_file(file) as out:
+            out.write(chart(result, Path(args.folder).name or str(args.folder)).encode())
+    return result
 
 
-def _call(model: Encoder | Reranker, texts: list[str], length: int) -> Callable[[], Any]:
-    if isinstance(model, Reranker):
-        pairs = [(QUERY, text) for text in texts]
-        return lambda: model.score(pairs, max_length=length, show_progress=False)
-    return lambda: model.encode(texts, max_length=length, show_progress=False)
-
-
-def _texts(length: int, count: int = 64) -> list[str]:
-    """Other texts for each call, of words enough for `length` tokens and not many more; the encoder cuts them."""
-    words = " ".join(sample_texts(500)).split()
-    step = len(words) // count
-    doubled = words * (2 + length // len(words))
-    return [" ".join(doubled[number * step : number * step + length]) for number in range(count)]
-
-
-def percentiles(seconds: Sequence[float]) -> dict[str, Any]:
-    """Milliseconds by the nearest rank, the least and the largest, of how many calls; None for what they cannot say."""
-    ordered = [round(1e3 * value, 4) for value in sorted(seconds)]
-    ranks = {
-        f"{name}_ms": ordered[math.ceil(percent * len(ordered) / 100) - 1] if len(ordered) >= least else None
-        for name, (percent, least) in SHARES.items()
-    }
-    return {"calls": len(ordered), "min_ms": ordered[0], **ranks, "max_ms": ordered[-1]}
-
-
-def peak_rss_mb() -> float | None:
-    """Largest resident memory of this process so far, libraries included; None where the system does not tell."""
-    try:  # Linux: of this program alone, where getrusage would count the one that started it
-        status = Path("/proc/self/status").read_text()
-        return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6, 1)
-    except (OSError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+def _svg(name: str) -> Path:
+    """The file to draw into, looked at before anything is measured."""
+    file = user_path(name, "--plot")
+    if file.suffix.lower() != ".svg":
+        raise InvalidOptionError(f"--plot is {name!r}: name a file that ends in .svg")
+    if not file.parent.is_dir() or file.is_dir():
+        raise InvalidOptionError(f"--plot is {name!r}: {file.parent} is no folder, or it is a folder itself")
+    return file
 
 
 def report(result: dict[str, Any]) -> str:
@@ -172,18 +87,85 @@ def report(result: dict[str, Any]) -> str:
     memory = "" if result["peak_rss_mb"] is None else f", peak memory {result['peak_rss_mb']:,.0f} MB"
     lines = [
         f"{result['engine']}, {result['device']} {result['precision']}, mode {result['mode']}, {result['threads']} "
-        f"threads, {result['machine']}",
-        f"loaded in {result['load_seconds']:.2f} s{memory}; milliseconds a call after {result['warm_up']} to warm up:",
+        f"threads, {result['machine']}"
     ]
+    if (cold := result["cold_start"]) is not None:
+        what = "score" if result["kind"] == "reranker" else "vector"
+        lines.append(
+            f"cold start {cold['total_seconds']:.2f} s to the first {what} of a new process: Python "
+            f"{cold['python_seconds']:.2f}, import {cold['import_seconds']:.2f}, opening {cold['open_seconds']:.2f}, "
+            f"first call {cold['first_call_seconds']:.2f}" + _of(len(cold["runs"]))
+        )
+    lines.append(f"loaded in {result['load_seconds']:.2f} s{memory}")
+    lines += _open(result) if result["loop"] == "open" else _closed(result)
+    lines += _energy(result["points"])
+    return "\n".join(lines)
+
+
+def _of(runs: int) -> str:
+    return f" (medians of {runs})" if runs > 1 else ""
+
+
+def _closed(result: dict[str, Any]) -> list[str]:
     names = ["min", *SHARES, "max"]
-    lines.append("batch length   calls" + "".join(f"{name:>10}" for name in names) + "   texts/s")
+    few = any(point["p99_ms"] is None for point in result["points"])
+    lines = [
+        f"one call after the other, milliseconds after {result['warm_up']} to warm up{' ' + TOO_FEW if few else ':'}",
+        "batch length   calls" + "".join(f"{name:>10}" for name in names) + "   texts/s    J/call",
+    ]
     for point in result["points"]:
         cells = [point[f"{name}_ms"] for name in names]
         lines.append(
             f"{point['batch']:>5} {point['length']:>6} {point['calls']:>7}"
-            + "".join(f"{'-' if cell is None else f'{cell:.2f}':>10}" for cell in cells)
-            + f"{point['texts_per_second']:>10,.1f}"
+            + "".join(map(_cell, cells))
+            + f"{point['texts_per_second']:>10,.1f}{_joules(point)}"
         )
-    if any(None in point.values() for point in result["points"]):
-        lines.append("- : too few calls to say (--calls)")
-    return "\n".join(lines)
+    return lines
+
+
+def _open(result: dict[str, Any]) -> list[str]:
+    points = result["points"]
+    names = (*SHARES, "max")
+    few = any(point["latency"]["p99_ms"] is None for point in points)
+    lines = [
+        f"calls by the clock (Poisson, seed {points[0]['seed']}), {points[0]['calls']} each after {result['warm_up']} "
+        f"to warm up; latency in ms from when a call was due{' ' + TOO_FEW if few else ':'}",
+        "batch length    rate  done/s" + "".join(f"{name:>10}" for name in names) + "   call p50  call p99    J/call",
+    ]
+    for point in points:
+        latency, service = point["latency"], point["service"]
+        lines.append(
+            f"{point['batch']:>5} {point['length']:>6} {point['rate']:>7g} {point['achieved_per_second']:>7.4g}"
+            + "".join(_cell(latency[f"{name}_ms"]) for name in names)
+            + f" {_cell(service['p50_ms'])}{_cell(service['p99_ms'])}{_joules(point)}"
+        )
+    lines += [
+        f"ABOVE CAPACITY: {point['rate']:g} calls/s of {point['batch']} x {point['length']}, and "
+        f"{point['capacity_per_second']:.4g}/s are what it can do: up to {point['longest_queue']} calls were in the "
+        "queue, and it grows, and latency with it, as long as calls come so fast"
+        for point in points
+        if point["above_capacity"]
+    ]
+    return lines
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else f'{value:.2f}':>10}"
+
+
+def _joules(point: dict[str, Any]) -> str:
+    """By the counter that is the device's own."""
+    joules = point["energy"][0]["joules_a_call"]
+    return f"{'-' if joules is None else f'{joules:.4g}':>10}"
+
+
+def _energy(points: list[dict[str, Any]]) -> list[str]:
+    """Which counters spoke, and why the others did not: each thing once."""
+    said: dict[str, None] = {}
+    for point in points:
+        for entry in point["energy"]:
+            if entry["why"] is None:
+                said[f"energy: {entry['counter']} ({entry['covers']}, with all else that it feeds)"] = None
+            else:
+                said[f"energy: not by {entry['counter'].split()[0]}: {entry['why']}"] = None
+    return list(said)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from bgert.errors import InvalidOptionError
 from bgert.progress import in_terminal
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-__all__ = ["bars", "engine_options", "quiet_option"]
+__all__ = ["bars", "engine_options", "numbers", "quiet_option"]
+
+Number = TypeVar("Number", int, float)
 
 
 def engine_options(parser: argparse.ArgumentParser) -> None:
@@ -28,3 +32,16 @@ def quiet_option(parser: argparse.ArgumentParser) -> None:
 def bars(args: argparse.Namespace) -> bool:
     """Whether to show one: somebody looks and tqdm is there."""
     return not args.quiet and in_terminal() and importlib.util.find_spec("tqdm") is not None
+
+
+def numbers(option: str, value: str, kind: Callable[[str], Number]) -> list[Number]:
+    """The numbers of an option that takes several, as 1,8.
+
+    Raises:
+        InvalidOptionError: they are none.
+    """
+    try:
+        return [kind(part) for part in value.split(",")]
+    except ValueError:
+        wanted = "whole numbers, as 1,8" if kind is int else "numbers, as 0.5,2"
+        raise InvalidOptionError(f"{option} is {value!r}: use {wanted}") from None

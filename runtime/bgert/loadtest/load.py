@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
-import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bgert.loadtest.arrivals import arrivals
 from bgert.loadtest.client import FAILED, Pool
+from bgert.loadtest.percentiles import nearest_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Job", "Load", "closed_loop", "open_loop", "percentiles"]
 
-PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     ordered = sorted(seconds)
     if not ordered:
         return {}
-    ranks = {name: ordered[math.ceil(share * len(ordered)) - 1] for name, share in PERCENTILES.items()}
+    ranks = {name: nearest_rank(ordered, percent) for name, percent in PERCENTILES.items()}
     return {name: float(f"{1e3 * value:.4g}") for name, value in ranks.items()}
 
 
@@ -119,7 +119,6 @@ async def open_loop(
         fixed: the same time between all requests; otherwise they come as independent clients do (Poisson).
         seed: of the arrivals.
     """
-    draw = random.Random(seed)  # noqa: S311 - arrivals, not secrets
     pool, load = Pool(port), Load(seconds)
     cpu, begun = time.process_time(), time.perf_counter()
     running: set[asyncio.Task[None]] = set()
@@ -129,10 +128,9 @@ async def open_loop(
         status, _ = await pool.send(job.data)
         load.note(status, due, begun, job)
 
-    due = begun
-    for job in itertools.cycle(jobs):
-        due += 1 / rate if fixed else draw.expovariate(rate)
-        if due - begun > seconds:
+    for job, after in zip(itertools.cycle(jobs), arrivals(rate, fixed=fixed, seed=seed), strict=False):
+        due = begun + after
+        if after > seconds:
             break
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)

@@ -16,11 +16,13 @@ OURS = "#d62728"
 
 @dataclass(frozen=True)
 class Line:
-    """A series: its label, points and whether it is bgert's."""
+    """A series: its label, points, whether it is bgert's, and whose colour it has if not one of its own."""
 
     label: str
     points: list[tuple[float, float]]
     ours: bool = False
+    group: str | None = None
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ def lines(title: str, x_label: str, y_label: str, series: list[Line], *, log_y: 
         if across(x) - placed > 34:
             placed = across(x)
             parts.append(text(placed, HEIGHT - BOTTOM + 16, number(x), anchor="middle"))
-    others = 0
+    colored = list(dict.fromkeys(line.group or line.label for line in series if not line.ours))
     for place, line in enumerate(series):
-        color = OURS if line.ours else PALETTE[others % len(PALETTE)]
-        others += not line.ours
+        color = OURS if line.ours else PALETTE[colored.index(line.group or line.label) % len(PALETTE)]
         width = 3 if line.ours else 1.5
+        dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"{dashes}/>')
         parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="{width}" fill="{color}"/>' for x, y in line.points]
         parts += legend(place, line.label, color)
     return document(title, parts)
