@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "cold_start", "cold_starts"]
 
 PARTS = ("python_seconds", "import_seconds", "open_seconds", "first_call_seconds")
-"""The interpreter's own start; importing bgert's class; opening the model; the first call, of one short text or pair."""
+"""The interpreter's own start; importing bgert's class; opening the model; a first call, of one short text or pair."""
 # Time is the system's own since boot, which all its processes share.
 CHILD = """
 import time
