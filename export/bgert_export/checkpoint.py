@@ -107,6 +107,13 @@ def open_folder(source: Source) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     return folder, read_json(folder, "config.json", required=True), read_json(folder, "tokenizer_config.json")
 
 
+def _besides(config: dict[str, Any], overruled: StatedKind | None) -> tuple[str, ...]:
+    """How names of weights begin that are not the encoder's: a classifier's, or those of colbert-ai's layer."""
+    if config.get("architectures") == ["HF_ColBERT"]:
+        return ("linear.",)
+    return ("classifier.",) if overruled else ()
+
+
 class Hyperparameters(Protocol):
     """What settings, tokenizer and verification need to know of a network, whoever writes its graph."""
 
@@ -227,7 +234,7 @@ class Checkpoint(CheckpointFolder):
             weight_map = map_weights(
                 architecture,
                 weights.shapes,
-                tolerated=("classifier.",) if overruled else (),
+                tolerated=_besides(config, overruled),
                 ignore_unknown=ignore_unknown_weights,
             )
         except CheckpointError as error:

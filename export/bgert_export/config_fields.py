@@ -47,7 +47,7 @@ def kind_of(config: Mapping[str, Any], model_type: str) -> str:
         return ENCODER
     if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
         raise CheckpointError(f"config.json: architectures is {classes!r}, not a list of one class name")
-    kind = FAMILIES[model_type].classes.get(classes[0])
+    kind = ENCODER if classes == ["HF_ColBERT"] else FAMILIES[model_type].classes.get(classes[0])
     if kind is None:
         raise UnsupportedCheckpointError(
             f"config.json: architectures {classes[0]!r} with model_type {model_type!r} is not supported: "

@@ -73,15 +73,17 @@ def export_checkpoint(
     else:
         checkpoint = TracedCheckpoint.open(located, via=via)
     settings = decide(checkpoint, options)
-    if isinstance(checkpoint, Checkpoint) and checkpoint.architecture.kind == "encoder" and not settings.mlm_head:
+    of_texts = not settings.mlm_head and not settings.multi_vector
+    if isinstance(checkpoint, Checkpoint) and checkpoint.architecture.kind == "encoder" and of_texts:
         settings.token_heads = read_token_heads(checkpoint, normalize=settings.normalize)
     spec = without_unread_types(read_checkpoint(checkpoint.transformer_folder), checkpoint.architecture)
     check_tables(spec, checkpoint.architecture)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
     if isinstance(checkpoint, Checkpoint):
-        choices += _unused(checkpoint, settings.mlm_head.used if settings.mlm_head is not None else frozenset())
-    if settings.token_heads:
+        besides = settings.mlm_head or settings.multi_vector
+        choices += _unused(checkpoint, besides.used if besides is not None else frozenset())
+    if settings.token_heads and of_texts:
         names = [head.entry.name for head in settings.token_heads]
         why = f"the checkpoint has {' and '.join(FILES.values())}; in graphs for the CPU, others give dense alone"
         choices.append(Choice("token_outputs", names, why))
@@ -101,7 +103,8 @@ def export_checkpoint(
                 graphs = _written(Job(checkpoint, settings, staging.folder, say, int8_floor, fp8_floor), targets)
             manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
             manifest.write(staging.folder)
-            write_sentence_transformers_files(staging.folder, manifest.kind, settings)
+            if not manifest.roles:  # its class has no module that gives a vector for every token
+                write_sentence_transformers_files(staging.folder, manifest.kind, settings)
             if "portable" in targets:
                 write_portable_files(staging.folder, checkpoint, settings.max_tokens)
             if verify:
@@ -191,4 +194,5 @@ def _manifest(
         default_prompt=settings.default_prompt,
         choices=settings.choices,
         token_outputs=[head.entry for head in settings.token_heads],
+        roles=settings.multi_vector.roles if settings.multi_vector is not None else {},
     )

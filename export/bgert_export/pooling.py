@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLINGS", "SPLADES", "joined", "modes_of"]
+__all__ = ["MULTI_VECTOR", "POOLINGS", "SPLADES", "joined", "modes_of"]
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """`mean_sqrt_len_tokens` is the sum over the square root of the count; `weightedmean` weighs the tokens 1, 2, 3 ..."""
@@ -10,6 +10,10 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 SPLADES = ("splade", "splade_sum", "splade_log1p")
 """Of the scores of a masked language model: `log(1 + relu)` and the largest of a text's tokens, their sum, and the
 largest with the logarithm taken twice."""
+
+
+MULTI_VECTOR = "multi_vector"
+"""Of models that have a vector for every token and none for a text."""
 
 
 def joined(modes: list[str]) -> str:

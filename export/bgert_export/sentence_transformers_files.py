@@ -28,6 +28,9 @@ __all__ = [
     "dense_folders",
     "no_prompt_outside_pooling",
     "read_json",
+    "read_modules",
+    "read_prompts",
+    "read_transformer",
     "stated_kind",
 ]
 
@@ -47,8 +50,14 @@ _OLD_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _HARMLESS = {"max_seq_length", "do_lower_case", "unpad_inputs"}
+_OF_MULTI_VECTOR = {"query_length", "document_length", "query_expansion"}
 _REQUIRED_VALUES: dict[str, dict[str, Any]] = {
     "encoder": {
+        "transformer_task": "feature-extraction",
+        "module_output_name": "token_embeddings",
+        "modality_config": "last_hidden_state",
+    },
+    "multi_vector": {
         "transformer_task": "feature-extraction",
         "module_output_name": "token_embeddings",
         "modality_config": "last_hidden_state",
@@ -64,8 +73,21 @@ _REQUIRED_VALUES: dict[str, dict[str, Any]] = {
         "modality_config": "logits",
     },
 }
+_MODULES = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense", "Normalize", "MultiVectorMask")
+_ORDERS = (
+    "Transformer(,Pooling(,Dense)*(,Normalize)?)?",
+    "(MLM)?Transformer,SpladePooling",
+    "Transformer(,Dense)+(,MultiVectorMask)?(,Normalize)?",
+    "Transformer(,Dense)+,Normalize,MultiVectorMask",
+)
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-_CLASSES = {"SentenceTransformer": "encoder", "SparseEncoder": "encoder", "CrossEncoder": "reranker"}
+_CLASSES = {
+    "SentenceTransformer": "encoder",
+    "SparseEncoder": "encoder",
+    "MultiVectorEncoder": "encoder",
+    "ColBERT": "encoder",
+    "CrossEncoder": "reranker",
+}
 _SPLADES = {("max", "relu"): "splade", ("sum", "relu"): "splade_sum", ("max", "log1p_relu"): "splade_log1p"}
 ALWAYS_THERE = ("query", "document")
 """Prompts that every encoder of sentence-transformers 6 has, empty if the file does not say."""
@@ -129,15 +151,15 @@ class SentenceTransformersFiles:
         """
         if not (folder / MODULES).is_file():
             return None
-        modules, stated = _modules(folder), stated_kind(folder)
+        modules, stated = read_modules(folder), stated_kind(folder)
         if kind == "reranker" and stated is None:
             return None  # CrossEncoder takes the network of such a folder and none of its settings
         if kind == "encoder" and len(modules) < 2:
             raise _unsupported(["Transformer"])
         sparse = modules[-1][0] == "SpladePooling"
-        length, length_file = _transformer(folder, modules[0][1], lowercase, "sparse" if sparse else kind)
+        length, length_file = read_transformer(folder, modules[0][1], lowercase, "sparse" if sparse else kind)
         config = read_json(folder, PROMPTS)
-        prompts, default = _prompts(config, ALWAYS_THERE if kind == "encoder" else ())
+        prompts, default = read_prompts(config, ALWAYS_THERE if kind == "encoder" else ())
         if kind == "reranker":
             return cls(None, "", False, length, length_file, prompts, default, activation=_activation(config))
         if config.get("truncate_dim") is not None:
@@ -190,7 +212,7 @@ def stated_kind(folder: Path) -> StatedKind | None:
         raise UnsupportedCheckpointError(
             f"{PROMPTS}: model_type {model_type!r} is not supported: bgert exports {' and '.join(_CLASSES)}"
         )
-    names = [name for name, _ in _modules(folder)]
+    names = [name for name, _ in read_modules(folder)]
     if model_type == "CrossEncoder":
         if len(names) > 1:
             raise CheckpointError(
@@ -203,10 +225,11 @@ def stated_kind(folder: Path) -> StatedKind | None:
 
 
 def dense_folders(folder: Path) -> list[Path]:
-    """The folders of the modules Dense, in order; none without `modules.json`."""
+    """The folders of the modules Dense, in order; without `modules.json` the folder of a HF_ColBERT, or none."""
     if not (folder / MODULES).is_file():
-        return []
-    return [folder / path for name, path in _modules(folder) if name == "Dense"]
+        colbert = read_json(folder, "config.json").get("architectures") == ["HF_ColBERT"]
+        return [folder] if colbert else []
+    return [folder / path for name, path in read_modules(folder) if name == "Dense"]
 
 
 def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, Any]:
@@ -226,23 +249,26 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
     return value
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Type and folder of Transformer alone, or of Transformer, Pooling, any Dense and perhaps Normalize, in order."""
+def read_modules(folder: Path) -> list[tuple[str, str]]:
+    """Type and folder of Transformer alone, or of Transformer, Pooling, any Dense and perhaps Normalize, in order.
+
+    Without Pooling they are those of a multi-vector model.
+    """
     damaged = CheckpointError(f"{folder / MODULES} is not a list of modules: download it again")
     try:
         entries = checked_file.read_json(folder / MODULES, CheckpointError)
         found = [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
     except (KeyError, TypeError, AttributeError):
         raise damaged from None
-    names = [kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else kind for kind, _ in found]
+    ours = ("sentence_transformers.", "pylate.models.")
+    names = [kind.rsplit(".", 1)[-1] if kind.startswith(ours) else kind for kind, _ in found]
     for name in names:
-        if name not in ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense", "Normalize"):
+        if name not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{MODULES}: the module {name} is not supported: bgert exports Transformer, Pooling, Dense, Normalize "
-                "and SpladePooling"
+                f"{MODULES}: the module {name} is not supported: bgert exports Transformer, Pooling, Dense, Normalize, "
+                "SpladePooling and MultiVectorMask"
             )
-    orders = "Transformer(,Pooling(,Dense)*(,Normalize)?)?|(MLM)?Transformer,SpladePooling"
-    if not re.fullmatch(orders, ",".join(names)):
+    if not any(re.fullmatch(order, ",".join(names)) for order in _ORDERS):
         raise _unsupported(names)
     for _, path in found:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -257,7 +283,8 @@ def _unsupported(names: list[str]) -> UnsupportedCheckpointError:
     )
 
 
-def _transformer(folder: Path, path: str, lowercase: bool | None, kind: str) -> tuple[int | None, str | None]:
+def read_transformer(folder: Path, path: str, lowercase: bool | None, kind: str) -> tuple[int | None, str | None]:
+    """The limit that the module Transformer sets, and the file that says so; `kind` is a key of `_REQUIRED_VALUES`."""
     for name in _TRANSFORMER_CONFIGS:
         config = read_json(folder / path, name)
         if config:
@@ -268,7 +295,8 @@ def _transformer(folder: Path, path: str, lowercase: bool | None, kind: str) -> 
     for key, value in config.items():
         if key == "modality_config":
             value = _output_of_text(value, required[key])
-        if (key in required and value != required[key]) or (value and key not in _HARMLESS | required.keys()):
+        harmless = _HARMLESS | (_OF_MULTI_VECTOR if kind == "multi_vector" else set()) | required.keys()
+        if (key in required and value != required[key]) or (value and key not in harmless):
             raise UnsupportedCheckpointError(f"{name}: {key} {value!r} is not supported")
     if config.get("do_lower_case") and lowercase is not True:
         raise UnsupportedCheckpointError(
@@ -341,7 +369,7 @@ def _projections(
     return tuple(found)
 
 
-def _prompts(config: dict[str, Any], always: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
+def read_prompts(config: dict[str, Any], always: tuple[str, ...] = ALWAYS_THERE) -> tuple[dict[str, str], str | None]:
     """The prompts of the file, null as empty, and the name of the default one."""
     raw: dict[str, str | None] = config.get("prompts") or {}
     if not isinstance(raw, dict) or not all(isinstance(text, str | None) for text in raw.values()):

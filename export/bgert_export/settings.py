@@ -10,7 +10,7 @@ nobody says them, so that a default prompt never stands in for them. `passage` a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bgert.errors import InvalidOptionError
 from bgert.model_folder import Choice
@@ -18,7 +18,8 @@ from bgert.tokenizer.checkpoint_files import stated_limit
 from bgert_export.errors import CheckpointError, UndecidedError
 from bgert_export.known_models import KnownModel, find_known
 from bgert_export.mlm_head import read_mlm_head
-from bgert_export.pooling import POOLINGS, SPLADES, modes_of
+from bgert_export.multi_vector import is_multi_vector, read_multi_vector
+from bgert_export.pooling import MULTI_VECTOR, POOLINGS, SPLADES, modes_of
 from bgert_export.sentence_transformers_files import (
     ALWAYS_THERE,
     MODULES,
@@ -28,8 +29,9 @@ from bgert_export.sentence_transformers_files import (
 )
 
 if TYPE_CHECKING:
-    from bgert_export.checkpoint import CheckpointFolder
+    from bgert_export.checkpoint import Checkpoint, CheckpointFolder
     from bgert_export.mlm_head import MlmHead
+    from bgert_export.multi_vector import MultiVector
     from bgert_export.network import Network
     from bgert_export.projections import Projection
     from bgert_export.token_heads import TokenHead
@@ -72,9 +74,13 @@ class Settings:
     """What SPLADE's poolings take their scores from."""
     token_heads: tuple[TokenHead, ...] = ()
     """What is given for every token besides."""
+    multi_vector: MultiVector | None = None
+    """Of models that give nothing for a text."""
 
     def dimensions(self, hidden_size: int) -> int:
         """Numbers in a vector of an encoder."""
+        if self.multi_vector is not None:
+            return self.token_heads[0].entry.columns
         if self.mlm_head is not None:
             return len(self.mlm_head.decoder[1])
         return self.projections[-1].columns if self.projections else hidden_size * len(modes_of(self.pooling or "cls"))
@@ -118,12 +124,17 @@ class _Decision:
         self._named_by = ""
         self._known = self._find_known(checkpoint)
         lowercase = self._tokenizer.get("do_lower_case")
-        self._files = SentenceTransformersFiles.read(
-            checkpoint.folder,
-            kind=self._architecture.kind,
-            hidden_size=self._architecture.hidden_size,
-            lowercase=lowercase,
-            pooling_asked=options.pooling is not None,
+        self._multi_vector = self._read_multi_vector(checkpoint)
+        self._files = (
+            self._multi_vector.files
+            if self._multi_vector is not None
+            else SentenceTransformersFiles.read(
+                checkpoint.folder,
+                kind=self._architecture.kind,
+                hidden_size=self._architecture.hidden_size,
+                lowercase=lowercase,
+                pooling_asked=options.pooling is not None,
+            )
         )
         if self._files is None and (checkpoint.folder / PROMPTS).is_file():
             missing = "no model_type" if (checkpoint.folder / MODULES).is_file() else f"no {MODULES}"
@@ -134,6 +145,8 @@ class _Decision:
                       f"{self._known.lowercase}")  # fmt: skip
 
     def settings(self) -> Settings:
+        if self._multi_vector is not None:
+            return self._of_multi_vector(self._multi_vector)
         pooling, normalize = None, False
         similarity = activation = None
         projections: tuple[Projection, ...] = ()
@@ -186,6 +199,35 @@ class _Decision:
         prompts, default = self._encoder_prompts()
         settings = Settings(pooling, False, self._max_tokens(), prompts, default, self._choices, "dot")
         settings.mlm_head = head
+        return settings
+
+    def _read_multi_vector(self, checkpoint: CheckpointFolder) -> MultiVector | None:
+        if self._architecture.kind != "encoder" or not is_multi_vector(checkpoint):
+            return None
+        if self._network is None:
+            raise InvalidOptionError("a multi-vector model does not go with --via")
+        if self._options.pooling is not None or self._options.normalize is not None:
+            raise InvalidOptionError("pooling and normalisation are not for a multi-vector model, whose files say all")
+        return read_multi_vector(cast("Checkpoint", checkpoint))
+
+    def _of_multi_vector(self, found: MultiVector) -> Settings:
+        self._choices += found.choices
+        why = f"{found.files.pooling_file}: a vector for every token, none for a text"
+        self._say("pooling", MULTI_VECTOR, why)
+        self._say("normalize", found.files.normalize, why.partition(":")[0])
+        self._say("dense", [layer.described() for layer in found.files.projections], "over every token")
+        prompts, default = self._encoder_prompts()
+        settings = Settings(
+            MULTI_VECTOR,
+            found.files.normalize,
+            self._max_tokens(),
+            prompts,
+            default,
+            self._choices,
+            found.files.similarity,
+            multi_vector=found,
+        )
+        settings.token_heads = (found.head(),)
         return settings
 
     def _projections(self, pooling: str) -> tuple[Projection, ...]:

@@ -49,7 +49,8 @@ def _write(job: Job, target: str, precision: str, module: ModuleType, /, *argume
     """Run one of the writers, which have one interface but for what comes in `arguments` and `options`."""
     network, settings = job.checkpoint.network, job.settings
     options["version"] = bgert.__version__
-    if settings.mlm_head is not None and module is not cpu:
+    multi_vector = settings.multi_vector
+    if (settings.mlm_head is not None or multi_vector is not None) and module is not cpu:
         raise UnsupportedCheckpointError(
             f"the pooling {settings.pooling} has no target {target}: export the target cpu"
         )
@@ -62,7 +63,7 @@ def _write(job: Job, target: str, precision: str, module: ModuleType, /, *argume
             *arguments,
             pooling=settings.pooling,
             projections=settings.projections,
-            **({"heads": settings.token_heads, "mlm_head": settings.mlm_head} if module is cpu else {}),
+            **(_cpu_options(settings) if module is cpu else {}),
             normalize=settings.normalize,
             **options,
         )
@@ -78,6 +79,11 @@ def _write(job: Job, target: str, precision: str, module: ModuleType, /, *argume
         parity=None,
         token_outputs=[head.entry.name for head in settings.token_heads] if module is cpu else [],
     )
+
+
+def _cpu_options(settings: Settings) -> dict[str, Any]:
+    seen = settings.multi_vector is not None and settings.multi_vector.expands_unseen
+    return {"heads": settings.token_heads, "mlm_head": settings.mlm_head, "seen": seen}
 
 
 def _write_cpu(job: Job, precision: str, linears: cpu.MakeLinears) -> GraphEntry:

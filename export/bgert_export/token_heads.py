@@ -37,9 +37,9 @@ _BERT_TOKENS = {"cls_token": "[CLS]", "pad_token": "[PAD]", "unk_token": "[UNK]"
 
 @dataclass(frozen=True)
 class TokenHead:
-    """A layer over every token's last hidden state."""
+    """Layers over every token's last hidden state."""
 
-    projection: Projection
+    projections: tuple[Projection, ...]
     normalize: bool
     """Whether a token's vector is divided by its length."""
     entry: TokenOutput
@@ -80,13 +80,15 @@ def read_token_heads(checkpoint: Checkpoint, *, normalize: bool) -> tuple[TokenH
     unused = _unused_ids(folder, checkpoint)
     return (
         TokenHead(
-            Projection(sparse.weight, sparse.bias, "relu"),
+            (Projection(sparse.weight, sparse.bias, "relu"),),
             False,
             TokenOutput("sparse", _OUTPUTS["sparse"], 1, size=checkpoint.architecture.vocab_size, skip_ids=unused),
         ),
         # What stands for the whole text is the dense vector already.
         TokenHead(
-            vectors, normalize, TokenOutput("multi_vector", _OUTPUTS["multi_vector"], vectors.columns, skip_first=1)
+            (vectors,),
+            normalize,
+            TokenOutput("multi_vector", _OUTPUTS["multi_vector"], vectors.columns, skip_first=1),
         ),
     )
 

@@ -31,6 +31,8 @@ class PackedBatch:
     """int32[B+1]: text b is `input_ids[cu_seqlens[b]:cu_seqlens[b+1]]`."""
     type_ids: NDArray[np.int32]
     """int32[T]"""
+    seen: NDArray[np.int32] | None = None
+    """int32[B]: how many tokens of each text, from its first, attention sees; None for all."""
 
     def __len__(self) -> int:
         return len(self.cu_seqlens) - 1
@@ -127,11 +129,13 @@ def reorder(batch: PackedBatch, order: NDArray[np.intp]) -> PackedBatch:
     np.cumsum(lengths, out=cu_seqlens[1:])
     rows = np.repeat(batch.cu_seqlens[:-1][order] - cu_seqlens[:-1], lengths)
     rows += np.arange(len(rows), dtype=np.int32)
-    return PackedBatch(batch.input_ids[rows], cu_seqlens, batch.type_ids[rows])
+    seen = None if batch.seen is None else batch.seen[order]
+    return PackedBatch(batch.input_ids[rows], cu_seqlens, batch.type_ids[rows], seen)
 
 
 def slice_batch(batch: PackedBatch, start: int, stop: int) -> PackedBatch:
     """Texts `start` to `stop` as a batch of their own; the ids are a view."""
     cu_seqlens = batch.cu_seqlens[start : stop + 1]
     first, last = int(cu_seqlens[0]), int(cu_seqlens[-1])
-    return PackedBatch(batch.input_ids[first:last], cu_seqlens - cu_seqlens[0], batch.type_ids[first:last])
+    seen = None if batch.seen is None else batch.seen[start:stop]
+    return PackedBatch(batch.input_ids[first:last], cu_seqlens - cu_seqlens[0], batch.type_ids[first:last], seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from bgert.joined_calls import JoinedCalls
 from bgert.lifecycle import never_copied
 from bgert.model import WINDOW, Model, bounded, check_whole, warn_truncated, with_prompt
 from bgert.output_run import available_outputs, first_of, run_outputs
+from bgert.outputs import max_sims
 from bgert.progress import progress_bar, token_bar
 from bgert.results import Embeddings, convert, cosines, dtype_name, output_shape, shorten
+from bgert.text_roles import expanded, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from bgert.outputs import EncoderOutputs
     from bgert.results import RunInfo
     from bgert.runner import Window
+    from bgert.text_roles import TextRole
     from bgert.tokenizer import TokenBatch
 
 __all__ = ["Encoder"]
@@ -135,14 +138,15 @@ class Encoder(Model):
     ) -> EncoderOutputs:
         """Dense, sparse and multi-vector outputs of one text or a list of texts, of one run of the model.
 
-        bge-m3 has all three, a SPLADE model the sparse one, most encoders the dense one alone.
+        bge-m3 has all three, a SPLADE model the sparse one, a ColBERT model the multi-vector one, most encoders the
+        dense one alone. A ColBERT model reads queries and documents in two ways: `prompt` says which they are.
 
         Args:
             texts: as in `encode`.
             outputs: names of `outputs`; None for all of them.
             prompt: as in `encode`.
             prefix: as in `encode`.
-            max_length: as in `encode`.
+            max_length: as in `encode`; None for the limit of queries where a ColBERT model has one.
             show_progress: as in `encode`.
 
         Raises:
@@ -151,13 +155,18 @@ class Encoder(Model):
             NonFiniteOutputError: as in `encode`.
         """
         before = self.text_before(prompt, prefix)
+        role = role_of(self.manifest.roles, prompt)
         items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
-        found = run_outputs(self, items, outputs, before, max_length, show_progress)
-        warn_truncated(found.info.truncated, max_length or self.max_length)
+        found = run_outputs(self, items, outputs, before, max_length, show_progress, role)
+        warn_truncated(found.info.truncated, self._limit(max_length, role))
         return first_of(found) if isinstance(texts, str) else found
 
-    def similarity(self, queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
+    def similarity(
+        self, queries: ArrayLike | Sequence[ArrayLike], documents: ArrayLike | Sequence[ArrayLike]
+    ) -> NDArray[np.float32]:
         """Cosines of every query with every document, as `similarity` of sentence-transformers.
+
+        Of a ColBERT model MaxSim: `queries` and `documents` are then its multi-vector outputs, a list of [tokens, dim].
 
         Args:
             queries: embeddings [q, dim], or [dim] for one, in float32, float16 or int8.
@@ -169,7 +178,9 @@ class Encoder(Model):
         Raises:
             InvalidOptionError: packed bits, whose distance is Hamming's, or shapes that do not fit.
         """
-        return cosines(queries, documents)
+        if self.manifest.roles:
+            return max_sims(queries, documents)
+        return cosines(cast("ArrayLike", queries), cast("ArrayLike", documents))
 
     def stream(
         self,
@@ -202,6 +213,7 @@ class Encoder(Model):
         Returns:
             An iterator of arrays `[<= block, dim]`, which joined are the embeddings in order.
         """
+        self.require_pooled()
         texts = as_iterable(texts, "texts")
         if not isinstance(block, int) or isinstance(block, bool) or not 1 <= block < 2**31:
             raise InvalidOptionError(f"block is {block!r}: use a whole number from 1 to {2**31 - 1}")
@@ -245,6 +257,7 @@ class Encoder(Model):
         dtype: str,
         show_progress: bool | None,
     ) -> Embeddings:
+        self.require_pooled()
         single = isinstance(texts, str)
         items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
         rows, info, _ = self._embed(items, prefix, max_length, dimensions, dtype, show_progress)
@@ -296,6 +309,7 @@ class Encoder(Model):
 
         The `info` has the caller's tokens and cut texts, and the padding and timings of the whole batch.
         """
+        self.require_pooled()
         options = (self.text_before(prompt, prefix), max_length, dimensions, dtype_name(dtype))
         self._options(*options[1:])
         items = [texts] if isinstance(texts, str) else as_list(texts, "texts")
@@ -321,16 +335,33 @@ class Encoder(Model):
 
         self._runner.run(window, store, advance, units)
 
-    def _tokenize(self, max_length: int | None, prefix: str) -> Callable[[list[str], int, int], TokenBatch]:
-        limit = max_length or self.max_length
+    def require_pooled(self) -> None:
+        """Raise InvalidOptionError where the model has no vector for a whole text."""
+        if self.manifest.roles:
+            raise InvalidOptionError(
+                "this model gives a vector for every token and none for a text: call encode_outputs(texts, "
+                "prompt='query').multi_vector, with prompt='document' for documents"
+            )
+
+    def _limit(self, max_length: int | None, role: TextRole | None) -> int:
+        return max_length or (role and role.max_tokens) or self.max_length
+
+    def _tokenize(
+        self, max_length: int | None, prefix: str, role: TextRole | None = None
+    ) -> Callable[[list[str], int, int], TokenBatch]:
+        limit = self._limit(max_length, role)
+        tokenizer = self.tokenizer if role is None else self.tokenizer.inserting(role.prefix_ids)
+        if role is not None:
+            check_whole("max_length", limit, tokenizer.special_tokens + 1, self.manifest.positions)
 
         def tokenize(texts: list[str], first: int, cores: int) -> TokenBatch:
             try:
-                return self.tokenizer.encode_batch(
+                batch = tokenizer.encode_batch(
                     texts, max_length=limit, split_special_tokens=self.split_special_tokens, threads=cores
                 )
             except InvalidTextError as error:
                 raise naming(error, lambda _, index: f"texts[{first + index}]", prefix) from None
+            return batch if role is None else expanded(batch, role, limit)
 
         return tokenize
 

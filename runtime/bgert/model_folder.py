@@ -24,6 +24,7 @@ from bgert.checked_file import open_regular, read_bytes
 from bgert.errors import IntegrityError, ModelFolderError
 from bgert.json_schema import SchemaError, check, decode
 from bgert.paths import existing_folder
+from bgert.text_roles import TextRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -183,7 +184,7 @@ class Manifest:
     graphs: list[GraphEntry]
     pooling: str | None = None
     """`cls`, `mean` or another name of sentence-transformers, several joined by `+`; `splade` and its kin, whose
-    vectors are as long as the vocabulary; None for rerankers."""
+    vectors are as long as the vocabulary; `multi_vector` for ColBERT's, which have none; None for rerankers."""
     normalize: bool = False
     """Whether the graph L2-normalises its output."""
     dimensions: int | None = None
@@ -198,6 +199,8 @@ class Manifest:
     choices: list[Choice] = field(default_factory=list)
     token_outputs: list[TokenOutput] = field(default_factory=list)
     """What graphs can give for every token beside their embeddings."""
+    roles: dict[str, TextRole] = field(default_factory=dict)
+    """`query` and `document` of models of the pooling `multi_vector`; empty for others."""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
@@ -275,6 +278,8 @@ class Manifest:
             return "two token_outputs have one name"
         if unknown := [name for graph in self.graphs for name in graph.token_outputs if name not in named]:
             return f"a graph has the output {reprlib.repr(unknown[0])}, which is none of token_outputs"
+        if bool(self.roles) != (self.pooling == "multi_vector") or (self.roles and "multi_vector" not in named):
+            return "pooling, roles and token_outputs do not belong together"
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
             return f"the default prompt {reprlib.repr(self.default_prompt)} is none of the prompts"
         return None
@@ -408,6 +413,7 @@ def _build(raw: dict[str, Any]) -> Manifest:
         "graphs": graphs,
         "choices": choices,
         "token_outputs": outputs,
+        "roles": {name: TextRole(**role) for name, role in raw.get("roles", {}).items()},
     }
     return Manifest(**raw | built)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bgert.encoder import Encoder
     from bgert.model_folder import TokenOutput
     from bgert.runner import Window
+    from bgert.text_roles import TextRole
 
 __all__ = ["available_outputs", "first_of", "run_outputs"]
 
@@ -33,6 +34,8 @@ DENSE, SPARSE, MULTI_VECTOR = "dense", "sparse", "multi_vector"
 
 def available_outputs(encoder: Encoder) -> tuple[str, ...]:
     """Names of what the graph that runs gives."""
+    if encoder.manifest.roles:
+        return tuple(_token_outputs(encoder))
     pooled = SPARSE if is_splade(encoder) else DENSE
     return (pooled, *_token_outputs(encoder))
 
@@ -49,16 +52,17 @@ def run_outputs(
     prefix: str,
     max_length: int | None,
     show_progress: bool | None,
+    role: TextRole | None = None,
 ) -> EncoderOutputs:
     """See `Encoder.encode_outputs`; warns of nothing."""
     names = _asked(encoder, outputs)
     encoder.check_max_length(max_length)
-    collected = _Collected(encoder, names, len(items))
+    collected = _Collected(encoder, names, len(items), role)
     truncated = np.zeros(len(items), np.bool_)
     tokens = padding = done = 0
     with progress_bar(len(items), show_progress) as advance:
         windows = with_prompt(bounded(items, WINDOW), prefix)
-        for window in encoder._runner.windows(windows, encoder._tokenize(max_length, prefix)):
+        for window in encoder._runner.windows(windows, encoder._tokenize(max_length, prefix, role)):
             collected.start(window, done)
             encoder._runner.each(window, collected.run, collected.keep, advance)
             truncated[done : done + len(window)] = window.truncated
@@ -101,9 +105,12 @@ def _asked(encoder: Encoder, outputs: str | Iterable[str] | None) -> list[str]:
 class _Collected:
     """Outputs of batches, in the caller's order."""
 
-    def __init__(self, encoder: Encoder, names: list[str], count: int) -> None:
+    def __init__(self, encoder: Encoder, names: list[str], count: int, role: TextRole | None) -> None:
         self._runner, self._names = encoder._runner, names
         self._outputs = _token_outputs(encoder)
+        if role is not None:
+            skipping = replace(self._outputs[MULTI_VECTOR], skip_ids=role.skip_ids)
+            self._outputs = {**self._outputs, MULTI_VECTOR: skipping}
         self._of_tokens = [name for name in names if name in self._outputs]
         self._splade = is_splade(encoder)
         self._dense = np.empty((count, encoder.dimensions), np.float32) if DENSE in names else None

@@ -28,6 +28,7 @@ __all__ = [
     "SparseVector",
     "kept_tokens",
     "max_sim",
+    "max_sims",
     "sparse_of_rows",
     "sparse_of_tokens",
 ]
@@ -168,6 +169,26 @@ def max_sim(query: ArrayLike, document: ArrayLike) -> float:
     if not len(first) or not len(second):
         return 0.0
     return float((first @ second.T).max(1).astype(np.float64).sum())
+
+
+def max_sims(queries: ArrayLike | Sequence[ArrayLike], documents: ArrayLike | Sequence[ArrayLike]) -> Array:
+    """`max_sim` of every query with every document, float32[q, n].
+
+    Args:
+        queries: multi-vector outputs, a list of float [tokens, dim], or one of them.
+        documents: the same.
+
+    Raises:
+        InvalidOptionError: as `max_sim`.
+    """
+    listed = [_several(queries), _several(documents)]
+    return np.array([[max_sim(query, document) for document in listed[1]] for query in listed[0]], np.float32).reshape(
+        len(listed[0]), len(listed[1])
+    )
+
+
+def _several(vectors: Any) -> list[Any]:
+    return [vectors] if isinstance(vectors, np.ndarray) and vectors.ndim == 2 else list(vectors)
 
 
 def kept_tokens(batch: PackedBatch, output: TokenOutput) -> NDArray[np.bool_]:

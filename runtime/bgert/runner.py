@@ -96,7 +96,7 @@ class Runner:
                 start = perf_counter()
                 encoded = tokenize(items, first, cores)
                 seconds = perf_counter() - start
-            batch = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids)
+            batch = PackedBatch(encoded.ids, encoded.cu_seqlens, encoded.type_ids, encoded.seen)
             return replace(self._window(batch, encoded.truncated, first), tokenize_seconds=seconds)
 
         first = 0

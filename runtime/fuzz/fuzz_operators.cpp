@@ -55,6 +55,7 @@ struct Plan {
   std::vector<Input> inputs;
   std::vector<std::int32_t> cuts;  // what an input of int32 bounds or positions holds
   std::size_t cuts_input = static_cast<std::size_t>(-1);
+  std::vector<std::int32_t> seen;  // what input 4 of attention holds that is told its keys
   KernelInfo info;
 };
 
@@ -91,6 +92,15 @@ Plan plan_of(const CustomOp* op) {
     if (plan.name.starts_with("PackedRelative")) {
       const std::int64_t longest = std::max<std::int64_t>(rows, 1) + static_cast<std::int64_t>(below(4));
       add({heads, 2 * longest - 1});  // a distance each way, and none
+    }
+    if (plan.name.find("Seen") != std::string::npos) {
+      plan.inputs[0].shape[0] = rows;
+      add({bounds - 1});
+      for (std::size_t text = 0; text + 1 < plan.cuts.size(); ++text) {
+        const std::int32_t length = plan.cuts[text + 1] - plan.cuts[text];
+        const bool hidden = local && length > plan.info.whole["window"] + 1;
+        plan.seen.push_back(hidden ? length : 1 + static_cast<std::int32_t>(below(static_cast<std::size_t>(length))));
+      }
     }
     plan.info.whole["num_heads"] = heads;
   } else if (plan.name.starts_with("AddLayerNorm")) {
@@ -213,7 +223,8 @@ void spoil(Plan& plan) {
         break;
       case 1: {
         const auto cut = static_cast<std::int32_t>(chance(50) ? below(200) : rng());
-        plan.cuts[below(plan.cuts.size())] = cut;
+        std::vector<std::int32_t>& bounds = plan.seen.empty() || chance(50) ? plan.cuts : plan.seen;
+        bounds[below(bounds.size())] = cut;
         break;
       }
       default:
@@ -247,12 +258,14 @@ void check(const CustomOp* op) {
   if (!fits) spoil(plan);
   std::vector<Value> values;
   for (const Input& input : plan.inputs) values.push_back(make_value(input));
-  if (plan.cuts_input < values.size()) {
-    const Value& value = values[plan.cuts_input];
+  const auto fill = [&](std::size_t input, const std::vector<std::int32_t>& numbers) {
+    if (input >= values.size() || numbers.empty()) return;
     std::size_t count = 1;
-    for (const std::int64_t dimension : value.shape) count *= static_cast<std::size_t>(dimension);
-    std::memcpy(value.bytes.get(), plan.cuts.data(), std::min(count, plan.cuts.size()) * sizeof plan.cuts[0]);
-  }
+    for (const std::int64_t dimension : values[input].shape) count *= static_cast<std::size_t>(dimension);
+    std::memcpy(values[input].bytes.get(), numbers.data(), std::min(count, numbers.size()) * sizeof numbers[0]);
+  };
+  fill(plan.cuts_input, plan.cuts);
+  fill(4, plan.seen);
   KernelContext context;
   for (Value& value : values) context.inputs.push_back(&value);
   bool whole = fits;

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgert_export.graphs.builder import Written
+    from bgert_export.graphs.head import Linear
     from bgert_export.graphs.linears import Linears
     from bgert_export.mlm_head import MlmHead
     from bgert_export.network import Network
@@ -54,6 +55,7 @@ def write_encoder(
     projections: Sequence[Projection] = (),
     heads: Sequence[TokenHead] = (),
     mlm_head: MlmHead | None = None,
+    seen: bool = False,
     normalize: bool,
     version: str,
 ) -> Written:
@@ -67,15 +69,20 @@ def write_encoder(
         pooling: as `bgert_export.pooling`.
         projections: dense layers behind it.
         mlm_head: for SPLADE's poolings; `embeddings` are then float32[B, V].
-        heads: what is given for every token besides, float32[T, columns] each.
+        heads: what is given for every token besides, float32[T, columns] each. Of the pooling `multi_vector` it is one,
+            and `embeddings` are the means of a text's vectors, for checks alone.
+        seen: an input `seen` int32[B] says how many tokens of each text attention sees.
         normalize: divide by the L2 norm, or by 1e-12 where that is larger, as `torch.nn.functional.normalize`.
         version: bgert's version, for the graph's header.
     """
     with GraphBuilder(folder, stem) as builder:
-        body = _Body(builder, network, linears)
+        body = _Body(builder, network, linears, seen=seen)
         dense = Fp32Linears(builder, network).dense
         rows = body.all_rows() if heads or mlm_head else None
-        if mlm_head is not None:
+        given = [(head, _token_rows(builder, str(rows), head, dense)) for head in heads]
+        if pooling == "multi_vector":
+            pooled, columns, normalize = body.means(given[0][1], "mean"), heads[0].entry.columns, False
+        elif mlm_head is not None:
             pool = body.sums if pooling == "splade_sum" else body.maxima
             pooled = splade_rows(builder, str(rows), mlm_head, pooling, dense, pool)
             columns = network.architecture.vocab_size
@@ -83,12 +90,6 @@ def write_encoder(
             modes = modes_of(pooling)
             pooled = projected(builder, body.pooled(modes, rows), projections, dense)
             columns = projections[-1].columns if projections else len(modes) * network.architecture.hidden_size
-        for head in heads:
-            given = projected(builder, str(rows), [head.projection], dense, f"{head.entry.name}.dense")
-            if head.normalize:
-                _normalized(builder, given, head.entry.output, f"{head.entry.name}.norm")
-            else:
-                builder.node("Identity", [given], head.entry.output)
         output = _normalized(builder, pooled) if normalize else builder.node("Identity", [pooled], "embeddings")
         return builder.finish_model(
             output,
@@ -99,6 +100,14 @@ def write_encoder(
             ir_version=IR_VERSION,
             token_outputs={head.entry.output: head.entry.columns for head in heads},
         )
+
+
+def _token_rows(builder: GraphBuilder, rows: str, head: TokenHead, dense: Linear) -> str:
+    """What a head gives for every token, as the output that its entry names."""
+    given = projected(builder, rows, head.projections, dense, f"{head.entry.name}.dense")
+    if head.normalize:
+        return _normalized(builder, given, head.entry.output, f"{head.entry.name}.norm")
+    return builder.node("Identity", [given], head.entry.output)
 
 
 def write_reranker(
@@ -140,7 +149,7 @@ class _Body:
     its matrices read.
     """
 
-    def __init__(self, builder: GraphBuilder, network: Network, linears: MakeLinears) -> None:
+    def __init__(self, builder: GraphBuilder, network: Network, linears: MakeLinears, *, seen: bool = False) -> None:
         self._b = builder
         self._net = network
         self._linears = linears(builder, network)
@@ -150,6 +159,7 @@ class _Body:
         self._cu_seqlens = builder.input("cu_seqlens", INT32, ["texts_and_one"])
         bias = network.relative_bias()
         self._relative_bias = [] if bias is None else [builder.weight("relative_bias", bias.shape, [bias])]
+        self._seen = [builder.input("seen", INT32, ["texts"])] if seen else []
         self._turns: dict[Rotary, str] = {}  # tables of the angles in use
 
     def pooled(self, modes: list[str], rows: str | None = None) -> str:
@@ -195,12 +205,13 @@ class _Body:
         """The sum of each text's rows, [T, N] to [B, N]."""
         return self._pooling().sums(rows, name)
 
-    def _means(self, rows: str, name: str) -> str:
+    def means(self, rows: str, name: str) -> str:
+        """The mean of each text's rows, [T, N] to [B, N]."""
         return self._b.node("MeanPool", [rows, self._cu_seqlens], name, domain=BGERT)
 
     def _pooling(self) -> PackedPooling:
         return PackedPooling(
-            self._b, self._cu_seqlens, self._means, self.maxima, self._first_rows, lambda: self._positions
+            self._b, self._cu_seqlens, self.means, self.maxima, self._first_rows, lambda: self._positions
         )
 
     def _before_last(self) -> tuple[str, str]:
@@ -218,8 +229,8 @@ class _Body:
         value = linears.linear(told, f"{attention}.self.value", None)
         if (rotary := net.architecture.rotary_of(layer)) is not None:
             query, key = self._turned(query, positions, rotary), self._turned(key, self._positions, rotary)
-        told_by = [query, key, value, self._cu_seqlens, *self._relative_bias]
-        context = linears.attention(told_by, attention, net.architecture.window_of(layer))
+        told_by = [query, key, value, self._cu_seqlens, *self._relative_bias, *self._seen]
+        context = linears.attention(told_by, attention, net.architecture.window_of(layer), seen=bool(self._seen))
         projected = linears.linear(context, f"{attention}.output.dense", net.attention_output_bias(layer))
         if net.architecture.family.pre_norm:
             return self._pre_norm_tail(projected, rows, layer)

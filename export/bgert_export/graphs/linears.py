@@ -45,11 +45,11 @@ class Linears(Protocol):
         """Some of the rows, in both forms."""
         ...
 
-    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
         """Attention's context as the operand of `{name}.output.dense`.
 
-        `inputs` are query, key, value, cu_seqlens and perhaps the relative position biases; with a window a token sees
-        as many others on either side of it.
+        `inputs` are query, key, value, cu_seqlens and perhaps the relative position biases, or with `seen` how many
+        tokens of each text are keys; with a window a token sees as many others on either side of it.
         """
         ...
 
@@ -83,9 +83,9 @@ class Fp32Linears:
         out = self.builder.node("Gather", [rows, index], name)
         return out, out
 
-    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
         """See `Linears`."""
-        return self.packed_attention("", inputs, name, window)
+        return self.packed_attention("", inputs, name, window, seen=seen)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -178,13 +178,17 @@ class Fp32Linears:
         attributes = {"epsilon": self.network.architecture.layer_norm_eps}
         return list(self.builder.nodes(operator, inputs, outputs, attributes=attributes, domain=BGERT))
 
-    def packed_attention(self, form: str, inputs: list[str], name: str, window: int | None) -> str:
+    def packed_attention(
+        self, form: str, inputs: list[str], name: str, window: int | None, *, seen: bool = False
+    ) -> str:
         """One of the attention operators, whose output has the form that its name ends in."""
         attributes = {"num_heads": self.network.architecture.num_attention_heads}
         operator = "PackedAttention" if len(inputs) == 4 else "PackedRelativeAttention"
+        if seen:
+            operator = "PackedSeenAttention"
         if window is not None:
             attributes["window"] = window
-            operator = "PackedLocalAttention"
+            operator = "PackedLocalSeenAttention" if seen else "PackedLocalAttention"
         return self.builder.node(operator + form, inputs, f"{name}.context", attributes=attributes, domain=BGERT)
 
     def weight(self, name: str) -> str:
@@ -211,9 +215,9 @@ class Bf16Linears:
         out = self._b.node("Gather", [rows, index], name)
         return out, self._b.node("Gather", [operand, index], f"{name}.bf16")
 
-    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
         """See `Linears`."""
-        return self._fp32.packed_attention("Bf16", inputs, name, window)
+        return self._fp32.packed_attention("Bf16", inputs, name, window, seen=seen)
 
     def linear(self, operand: str, name: str, bias: Array | None) -> str:
         """See `Linears`."""
@@ -283,11 +287,11 @@ class Int8Linears:
         self._rows[gathered], self._factors[gathered] = out, self._factors[operand]
         return out, gathered
 
-    def attention(self, inputs: list[str], name: str, window: int | None) -> str:
+    def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
         """See `Linears`."""
         if f"{name}.output.dense" in self._in_fp32:
-            return self._fp32.packed_attention("", inputs, name, window)
-        operand = self._fp32.packed_attention("Int8", inputs, name, window)
+            return self._fp32.packed_attention("", inputs, name, window, seen=seen)
+        operand = self._fp32.packed_attention("Int8", inputs, name, window, seen=seen)
         self._factors[operand] = None
         return operand
 

@@ -71,6 +71,8 @@ def reference_calls(checkpoint: CheckpointFolder, manifest: Manifest) -> list[Ca
 
     No exception of sentence-transformers comes out of here: it becomes the note of a call without results.
     """
+    if manifest.roles:  # of which every vector is compared instead
+        return []
     calls = _calls(checkpoint, manifest)
     reason = _no_peer(checkpoint, manifest)
     with _quiet_peer():

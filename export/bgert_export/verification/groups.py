@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-__all__ = ["Group", "built_in_groups", "corpus_of", "file_groups", "run_in_batches"]
+__all__ = ["Group", "built_in_groups", "corpus_of", "file_groups", "pooled_rows", "run_in_batches"]
 
 
 @dataclass
@@ -118,6 +118,14 @@ def file_groups(kind: str, max_tokens: int, name: str) -> list[Group]:
         Group(f"query {number}", [query] * len(documents), max_tokens, documents)
         for number, (query, documents) in enumerate(by_query.items())
     ]
+
+
+def pooled_rows(model: Any, group: Group, prefix: str) -> Array:
+    """What the runtime gives for a group's texts: of multi-vector models, which have nothing for users here, means."""
+    if model.manifest.roles:
+        rows: Array = model._embed(group.texts, prefix, group.max_length, None, "float32", False)[0]
+        return rows
+    return np.asarray(model.encode(group.texts, max_length=group.max_length))
 
 
 def run_in_batches(folder: Path, groups: Sequence[Group], prefix: str, engine: Any) -> list[Array]:

@@ -13,6 +13,7 @@ from bgert.model_folder import CallParity
 from bgert_export.token_heads import FILES
 from bgert_export.verification import texts as built_in
 from bgert_export.verification.calls import Limits, beyond, differences
+from bgert_export.verification.text_roles import role_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,8 @@ class Expected:
     rows: Array
     """float32[n, d]: a sparse vector a text with all its zeros, or all vectors of all texts one after the other."""
     reference: str
+    role: str | None = None
+    """Of multi-vector models: which texts they are."""
 
 
 def expected_token_outputs(reference: TorchReference, folder: Path, manifest: Manifest, prefix: str) -> list[Expected]:
@@ -47,6 +50,8 @@ def expected_token_outputs(reference: TorchReference, folder: Path, manifest: Ma
         manifest: says what they are.
         prefix: what goes before texts.
     """
+    if manifest.roles:
+        return [_of_role(reference, manifest, role) for role in manifest.roles]
     if not manifest.token_outputs:
         return []
     texts = [*built_in.few(), built_in.long_text(manifest.max_tokens + 8)]
@@ -67,6 +72,21 @@ def expected_token_outputs(reference: TorchReference, folder: Path, manifest: Ma
     return found
 
 
+def _of_role(reference: TorchReference, manifest: Manifest, name: str) -> Expected:
+    """Every vector of queries or of documents."""
+    import torch
+
+    role, (output,) = manifest.roles[name], manifest.token_outputs
+    texts = [*built_in.few(), built_in.long_text(manifest.max_tokens + 8)]
+    inputs = role_inputs(reference, manifest, name, texts)
+    rows = []
+    for entry, state in zip(inputs, reference.last_hidden_states(inputs), strict=True):
+        kept = [place for place, token in enumerate(entry.ids) if token not in role.skip_ids]
+        with torch.inference_mode():
+            rows.append(reference.vectors(torch.from_numpy(state)).numpy()[kept])
+    return Expected(output, texts, np.concatenate(rows), reference.description, name)
+
+
 def compare_token_outputs(
     model: Any, expected: list[Expected], prefix: str, limits: Limits
 ) -> tuple[list[CallParity], list[str]]:
@@ -81,9 +101,11 @@ def compare_token_outputs(
     parities, failures = [], []
     for one in expected:
         name = one.output.name
+        called = name if one.role is None else f"{name} of {one.role}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # of the text that is there to be cut
-            given = model.encode_outputs(one.texts, name, prefix=prefix)
+            before = {"prefix": prefix} if one.role is None else {"prompt": one.role}
+            given = model.encode_outputs(one.texts, name, **before)
         found = given.sparse.toarray() if name == "sparse" else np.concatenate(given.multi_vector)
         error = float("inf")
         if found.shape == one.rows.shape:
@@ -94,8 +116,8 @@ def compare_token_outputs(
             how = (
                 f"by {error:.2e}" if found.shape == one.rows.shape else f"in shape, {found.shape} and {one.rows.shape}"
             )
-            failures.append(f"the output {name} differs from PyTorch {how}")
-        parities.append(CallParity(name, one.reference, len(one.texts), error))
+            failures.append(f"the output {called} differs from PyTorch {how}")
+        parities.append(CallParity(called, one.reference, len(one.texts), error))
     return parities, failures
 
 

@@ -46,8 +46,11 @@ def dense_layer(folder: Path) -> Callable[[Any], Any]:
 
     config = json.loads((folder / "config.json").read_bytes())
     weights = open_weights(folder)
-    parts = {name: torch.from_numpy(read_whole(weights, name)) for name in weights.shapes}
-    name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")[2]
+    own = [name for name in weights.shapes if name.startswith(("linear.", "residual."))]
+    parts = {name: torch.from_numpy(read_whole(weights, name)) for name in own}
+    # The folder of a whole HF_ColBERT has the config.json of its network.
+    default = "torch.nn.Identity" if "model_type" in config else "torch.nn.Tanh"
+    name = config.get("activation_function", default).rpartition(".")[2]
     activation = getattr(torch.nn, name)()  # which it may be was settled when the checkpoint was read
     residual = config.get("use_residual", False)
 

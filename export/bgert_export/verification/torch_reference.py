@@ -13,7 +13,7 @@ import numpy as np
 from bgert.errors import install_extra
 from bgert.progress import progress_bar
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError
-from bgert_export.pooling import SPLADES, modes_of
+from bgert_export.pooling import MULTI_VECTOR, SPLADES, modes_of
 from bgert_export.torch_model import MASKED_LM, load_model
 from bgert_export.verification.torch_modules import dense_layer, pool, splade
 
@@ -38,6 +38,8 @@ class Tokens:
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
+    seen: int | None = None
+    """How many tokens attention sees, from the first; None for all."""
 
 
 def require_torch() -> None:
@@ -143,6 +145,12 @@ class TorchReference:
             found.append(output.last_hidden_state[0].float().numpy())
         return found
 
+    def vectors(self, states: Any) -> Any:
+        """The dense layers over hidden states [..., H], normalised where the model does: of multi-vector models."""
+        for layer in self._dense:
+            states = layer(states)
+        return self._torch.nn.functional.normalize(states, dim=-1) if self._normalize else states
+
     def _forward(self, batch: Sequence[Tokens]) -> Array:
         torch = self._torch
         ids, mask, given = self._padded(batch)
@@ -152,13 +160,13 @@ class TorchReference:
                 result = output.logits
             elif self._pooling in SPLADES:
                 result = splade(output.logits, mask, self._pooling)
+            elif self._pooling == MULTI_VECTOR:
+                result = pool(self.vectors(output.last_hidden_state), mask, "mean")
             else:
                 rows = output.last_hidden_state
                 result = torch.cat([pool(rows, mask, mode) for mode in modes_of(self._pooling)], dim=1)
-            for layer in self._dense:
-                result = layer(result)
-            if self._normalize:
-                result = torch.nn.functional.normalize(result, dim=1)
+            if self._pooling != MULTI_VECTOR:
+                result = self.vectors(result)
         found: Array = result.float().numpy()
         return found
 
@@ -173,7 +181,7 @@ class TorchReference:
             count = len(entry.ids)
             ids[row, :count] = torch.tensor(entry.ids)
             types[row, :count] = torch.tensor(entry.types)
-            mask[row, :count] = 1
+            mask[row, : count if entry.seen is None else entry.seen] = 1
         return ids, mask, {"token_type_ids": types} if self._token_types else {}
 
 

@@ -22,7 +22,14 @@ from bgert_export.sentence_transformers_files import dense_folders
 from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.correlation import least_correlation
-from bgert_export.verification.groups import Group, built_in_groups, corpus_of, file_groups, run_in_batches
+from bgert_export.verification.groups import (
+    Group,
+    built_in_groups,
+    corpus_of,
+    file_groups,
+    pooled_rows,
+    run_in_batches,
+)
 from bgert_export.verification.native_classes import native_class
 from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch
@@ -397,7 +404,7 @@ def _run_groups(
                 batch = group.encode(model.tokenizer, prefix)
                 rows = backend.run(PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids))
             elif group.second is None:
-                rows = model.encode(group.texts, max_length=group.max_length)
+                rows = pooled_rows(model, group, prefix)
             else:
                 rows = model.score(list(zip(group.texts, group.second, strict=True)), max_length=group.max_length)
             found.append(np.asarray(rows).reshape(len(group.texts), -1))

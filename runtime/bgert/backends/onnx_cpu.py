@@ -195,4 +195,5 @@ _FEEDS: dict[str, Callable[[PackedBatch], NDArray[np.int32]]] = {
     "position_ids": _position_ids,
     "cu_seqlens": lambda batch: batch.cu_seqlens,
     "cls_rows": lambda batch: batch.cu_seqlens[:-1],
+    "seen": lambda batch: np.diff(batch.cu_seqlens) if batch.seen is None else batch.seen,
 }

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidOptionError("--prompt and --role each name a prompt: use one of them")
     job = job_of(args, [args.text_column])
     encoder = Encoder(args.folder, device=args.device, precision=args.precision, threads=args.threads)
+    encoder.require_pooled()
     prompt = args.prompt if args.role == "text" else args.role
     columns, dtype = output_shape(args.dimensions or encoder.dimensions, args.dtype)
     show = bars(args)

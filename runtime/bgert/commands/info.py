@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from bgert.model_folder import Manifest
+
 __all__ = ["add_options", "run"]
 
 
@@ -38,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         ("architecture", f"{architecture.get('model_type', '?')}: {numbers}"),
         ("max tokens", f"{manifest.max_tokens}, up to {manifest.positions} by max_length"),
     ]
-    if manifest.kind == "encoder":
+    if manifest.roles:
+        lines += _multi_vector(manifest)
+    elif manifest.kind == "encoder":
         lines.append(
             (
                 "embedding",
@@ -63,3 +67,20 @@ def run(args: argparse.Namespace) -> int:
         # A stranger's manifest may hold what would steer the terminal.
         print("".join(one if one.isprintable() else repr(one)[1:-1] for one in f"{name:<{width}}  {value}"))
     return 0
+
+
+def _multi_vector(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a ColBERT model gives, and how it reads queries and documents."""
+    normalized = "L2-normalised" if manifest.normalize else "not normalised"
+    lines = [("multi-vector", f"a vector of {manifest.dimensions} dimensions a token, {normalized}, by MaxSim")]
+    for name, role in manifest.roles.items():
+        parts = [f"at most {role.max_tokens or manifest.max_tokens} tokens"]
+        if role.prefix_ids:
+            parts.append(f"marked by {', '.join(map(str, role.prefix_ids))}")
+        if role.expand_to:
+            how = "which others see" if role.attend else "which others do not see"
+            parts.append(f"filled up to {role.expand_to} with {role.expansion_id}, {how}")
+        if role.skip_ids:
+            parts.append(f"without the vectors of {len(role.skip_ids)} ids")
+        lines.append((name, ", ".join(parts)))
+    return lines

@@ -273,6 +273,7 @@ class EncoderModule(_Module):
         return self.manifest.columns
 
     def _run(self, model: Encoder, inputs: list[Any], prompt: str) -> tuple[NDArray[np.float32], RunInfo]:
+        model.require_pooled()
         rows, info, _ = model._embed(inputs, prompt, self._limit, None, "float32", False)
         return rows, info
 

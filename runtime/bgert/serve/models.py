@@ -10,7 +10,7 @@ import numpy as np
 
 from bgert.batching import PackedBatch
 from bgert.encoder import Encoder
-from bgert.errors import InvalidOptionError
+from bgert.errors import InvalidOptionError, ModelFolderError
 from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.model_folder import Manifest
@@ -118,6 +118,11 @@ def load(number: int, settings: Settings, cores: Cores) -> Served:
     given = settings.folders[number]
     folder = locate(given, targets_for(settings.device, settings.precision))
     manifest = Manifest.read(folder)
+    if manifest.roles:
+        raise ModelFolderError(
+            f"{folder} gives a vector for every token, and the server has no reply for those: use "
+            "bgert.Encoder(...).encode_outputs"
+        )
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
     model = CLASSES[manifest.kind](folder, **options)
     base = Path(given).resolve().name if Path(given).exists() else given

@@ -39,6 +39,8 @@ class TokenBatch:
     """int32[T], token types."""
     truncated: NDArray[np.bool_]
     """bool[B]: whether the row lost tokens."""
+    seen: NDArray[np.int32] | None = None
+    """int32[B]: how many tokens of each row, from its first, attention sees; None for all."""
 
     def __len__(self) -> int:
         """How many rows there are, B."""

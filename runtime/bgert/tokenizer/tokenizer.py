@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from reprlib import Repr
 from textwrap import shorten
@@ -250,6 +250,16 @@ class Tokenizer:
 
     def _special(self, index: int) -> Token:
         return Token(index, self.id_to_token(index), True, None, None)
+
+    def inserting(self, ids: list[int]) -> Tokenizer:
+        """This tokenizer, with ids behind the first special token of every single text; not for pairs or pickles."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        first, rest = self._single.prefix[:1], self._single.prefix[1:]
+        made._single = replace(self._single, prefix=[*first, *ids, *rest])
+        made.special_tokens = self.special_tokens + len(ids)
+        made._encoder = _native.BatchEncoder(self._model, _template(made._single), _template(made._single))
+        return made
 
     def encode_batch(
         self,

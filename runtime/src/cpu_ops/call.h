@@ -35,6 +35,7 @@ struct Node {
   std::size_t inputs = 0;
   std::size_t num_heads = 1;
   std::size_t window = 0;  // of attention to neighbours alone
+  bool seen = false;       // attention: input 4 says how many tokens of each text are keys
   float epsilon = 0.0f;
 };
 

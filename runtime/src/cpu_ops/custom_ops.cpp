@@ -54,6 +54,7 @@ Status* create(const CustomOp* op, Table table, const KernelInfo* info, void** o
   std::unique_ptr<Instance> instance(new (std::nothrow) Instance{Node{Api(table), g_kernels, std::strlen(of(op).inputs)}, of(op).compute});
   if (instance == nullptr) return Api(table).fail(kNoMemory);
   Node& node = instance->node;
+  node.seen = std::strcmp(of(op).inputs, "fffii") == 0;
   if (of(op).attribute == kEpsilon) {
     if (Status* status = node.api.attribute(info, kEpsilon, &node.epsilon)) return status;
     if (!(node.epsilon >= 0.0f && std::isfinite(node.epsilon))) return node.api.fail("epsilon must be 0 or more");
@@ -116,6 +117,12 @@ Status* make_domain(const Api& api, Domain*& domain) {
       make("PackedLocalAttention", packed_attention, "fffi", "f", kWindow),
       make("PackedLocalAttentionBf16", packed_attention_bf16, "fffi", "h", kWindow),
       make("PackedLocalAttentionInt8", packed_attention_int8, "fffi", "b", kWindow),
+      make("PackedSeenAttention", packed_attention, "fffii", "f", kHeads),
+      make("PackedSeenAttentionBf16", packed_attention_bf16, "fffii", "h", kHeads),
+      make("PackedSeenAttentionInt8", packed_attention_int8, "fffii", "b", kHeads),
+      make("PackedLocalSeenAttention", packed_attention, "fffii", "f", kWindow),
+      make("PackedLocalSeenAttentionBf16", packed_attention_bf16, "fffii", "h", kWindow),
+      make("PackedLocalSeenAttentionInt8", packed_attention_int8, "fffii", "b", kWindow),
       make("AddLayerNorm", add_layer_norm, "ffff", "f", kEpsilon),
       make("AddLayerNormBf16", add_layer_norm_bf16, "ffff", "fh", kEpsilon),
       make("AddLayerNormInt8", add_layer_norm_int8, "fffff", "fb", kEpsilon),

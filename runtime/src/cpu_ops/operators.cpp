@@ -34,8 +34,29 @@ Status* read_texts(const Call& call, std::size_t index, std::size_t tokens, Text
 }
 
 struct Attention {
-  Tensor query, key, value, bias;
+  Tensor query, key, value, bias, seen;
   Texts texts;
+
+  // The text's tokens that are keys, from its first.
+  std::size_t keys(std::size_t text) const {
+    return seen.data == nullptr ? texts.length(text) : static_cast<std::size_t>(seen.as<const std::int32_t>()[text]);
+  }
+
+  // Each text has a key, and no more of them than tokens; where a window hides some, all tokens are keys.
+  Status* read_seen(const Call& call) {
+    if (query.rows != key.rows) return call.misfit(0, "has not a query for each key");
+    if (texts.count == 0) return nullptr;
+    if (Status* status = call.vector(4, texts.count, seen)) return status;
+    for (std::size_t text = 0; text < texts.count; ++text) {
+      const std::int32_t count = seen.as<const std::int32_t>()[text];
+      const std::size_t length = texts.length(text);
+      const bool whole = call.node.window != 0 && length > call.node.window + 1;
+      if (count < 1 || static_cast<std::size_t>(count) > length || (whole && static_cast<std::size_t>(count) != length)) {
+        return call.misfit(4, "counts keys that a text does not have, or that a window hides");
+      }
+    }
+    return nullptr;
+  }
 
   Status* read(const Call& call) {
     if (Status* status = call.matrix(0, query)) return status;
@@ -48,6 +69,7 @@ struct Attention {
       return call.node.api.fail("query, key and value do not fit together");
     }
     if (call.node.window != 0 && query.rows != key.rows) return call.misfit(0, "has not a query for each key");
+    if (call.node.seen) return read_seen(call);
     if (call.node.inputs <= 4) return nullptr;
     if (Status* status = call.matrix(4, bias)) return status;
     if (bias.rows != call.node.num_heads || bias.columns % 2 == 0 || texts.longest > bias.columns / 2 + 1) {
@@ -73,7 +95,7 @@ struct Attention {
       const std::size_t row = one_each ? text * hidden + column : tokens;
       const float* by_distance = bias.data == nullptr ? nullptr : bias.floats() + unit % heads * bias.columns;
       const AttentionHead head{query.floats() + row, key.floats() + tokens,  value.floats() + tokens, out + row, hidden,
-                               one_each ? 1 : length, length, size, scale,
+                               one_each ? 1 : length, keys(text), size, scale,
                                by_distance == nullptr ? nullptr : by_distance + bias.columns / 2};
       local.attend(head, attend, scratch<Owner::kTask>(floats));
     });
