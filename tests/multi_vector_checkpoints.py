@@ -16,7 +16,7 @@ TEXTS = [
     "",
     "the text, of the model! " * 9,
     "which list of numbers is in the key? none of it: and it is false.",
-    "[MASK] copy [SEP] a file [unused0] [Q] café",
+    "[MASK] copy [SEP] a file [Q] café",
     "...",
 ]
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
@@ -104,7 +104,7 @@ def write_colbert_ai(folder, **metadata):
     return folder
 
 
-def write_pylate(folder, model_type="bert", *, layers=(48,), residual=False, activation="Identity", **settings):
+def write_pylate(folder, model_type="bert", *, layers=(48,), residual=False, activation="linear.Identity", **settings):
     """As PyLate saves it: the modules Transformer and Dense."""
     settings = PYLATE | settings
     network = {key: settings.pop(key) for key in ("local_attention", "global_attn_every_n_layers") if key in settings}
@@ -120,7 +120,7 @@ def write_pylate(folder, model_type="bert", *, layers=(48,), residual=False, act
             "in_features": width,
             "out_features": columns,
             "bias": False,
-            "activation_function": f"torch.nn.modules.linear.{activation}",
+            "activation_function": f"torch.nn.modules.{activation}",
             "use_residual": residual,
         }
         (path / "config.json").write_text(json.dumps(config))

@@ -22,6 +22,7 @@ from bgert.model_folder import Choice, TokenOutput
 from bgert.text_roles import TextRole
 from bgert.tokenizer import Tokenizer
 from bgert.tokenizer.added_tokens import named_tokens
+from bgert.tokenizer.checkpoint_files import stated_limit
 from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 from bgert_export.pooling import MULTI_VECTOR
 from bgert_export.projections import Projection, read_projection
@@ -211,7 +212,8 @@ class _Reader:
             raise UnsupportedCheckpointError(f"{path}: keep_only_token_ids is not supported")
         skipped = self._skipped(mask.get("skiplist_words") or [])
         tasks = mask.get("skiplist_tasks") or ["document"]
-        query_length = self._length(knobs, "query_length", where or "") if knobs.get("query_length") else None
+        own = self._own_limit(limit)
+        query_length = self._length(knobs, "query_length", where or "") if knobs.get("query_length") else own
         expansion = knobs.get("query_expansion")
         role = TextRole([], query_length)
         if expansion is not None:
@@ -219,7 +221,7 @@ class _Reader:
             if strategy not in ("fixed", "min"):
                 raise UnsupportedCheckpointError(f"{where}: query_expansion {expansion!r} is not supported")
             length = int(self._length(expansion, "length", f"{where}, query_expansion") or 0)
-            most = length if strategy == "fixed" else query_length and max(query_length, length)
+            most = length if strategy == "fixed" else max(int(query_length or 0), length)
             role = TextRole(
                 [],
                 most,
@@ -230,12 +232,12 @@ class _Reader:
         if config.get("similarity_fn_name") == "meanmaxsim":
             why = "its scores are MaxSim over the number of the query's vectors; those of bgert are not divided"
             self.choices.append(Choice("similarity", "meanmaxsim", why))
-        stated = knobs.get("document_length") or limit
+        stated = knobs.get("document_length") or own
         return MultiVector(
             self._files(
                 self._layers(forced=False),
                 any(name == "Normalize" for name, _ in self.modules),
-                None if stated is None else self._length({"document_length": stated}, "document_length", where or ""),
+                self._length({"document_length": stated}, "document_length", where or ""),
                 where or PROMPTS,
             ),
             TextRole(**{**vars(role), "skip_ids": skipped if "query" in tasks else []}),
@@ -245,6 +247,15 @@ class _Reader:
     @property
     def _lowercase(self) -> Any:
         return self._checkpoint.tokenizer_config.get("do_lower_case")
+
+    def _own_limit(self, limit: int | None) -> int:
+        """What sentence-transformers cuts at where a role has no length of its own."""
+        try:
+            own, _ = stated_limit(self._checkpoint.tokenizer_config)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+        most = self._checkpoint.architecture.max_tokens
+        return min(limit or own or most, most)
 
     def _knobs(self) -> dict[str, Any]:
         """Settings of the module Transformer that are of queries and documents."""

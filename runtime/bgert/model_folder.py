@@ -24,7 +24,7 @@ from bgert.checked_file import open_regular, read_bytes
 from bgert.errors import IntegrityError, ModelFolderError
 from bgert.json_schema import SchemaError, check, decode
 from bgert.paths import existing_folder
-from bgert.text_roles import TextRole
+from bgert.text_roles import ROLES, TextRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -278,7 +278,8 @@ class Manifest:
             return "two token_outputs have one name"
         if unknown := [name for graph in self.graphs for name in graph.token_outputs if name not in named]:
             return f"a graph has the output {reprlib.repr(unknown[0])}, which is none of token_outputs"
-        if bool(self.roles) != (self.pooling == "multi_vector") or (self.roles and "multi_vector" not in named):
+        needed = set(ROLES if self.pooling == "multi_vector" else ())
+        if set(self.roles) != needed or (needed and "multi_vector" not in named):
             return "pooling, roles and token_outputs do not belong together"
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
             return f"the default prompt {reprlib.repr(self.default_prompt)} is none of the prompts"

@@ -1,6 +1,7 @@
 """bgert inside other libraries: `python tests/integrations/run.py`, with bgert's extra `test` installed.
 
-Each folder here pins the libraries of its tests in `requirements.txt`. An environment holds bgert and what its folders
+Each folder here pins the libraries of its tests in `requirements.txt`, and in `requirements.no-deps.txt` those that are
+installed without theirs (PyLate's index wants a PyTorch for GPUs, and nothing here needs an index). An environment holds bgert and what its folders
 pin; two environments are tested at a time, folder after folder. Models are made once, offline, and handed over in
 `BGERT_MODELS`.
 """
@@ -35,6 +36,7 @@ ENVIRONMENTS = {
     ),
     "frameworks": ("frameworks", "stores", "python_tools"),
     "scale_out": ("scale_out",),
+    "multi_vector": ("multi_vector",),
 }
 
 
@@ -50,12 +52,15 @@ def environment(name: str, folder: Path, wheel: Path) -> Path:
     python, made_for = folder / name / "bin/python", folder / name / "requirements.installed"
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     files = [path for part in ENVIRONMENTS[name] if (path := HERE / part / "requirements.txt").exists()]
-    requirements = "".join(path.read_text("utf-8") for path in files)
+    alone = [path for part in ENVIRONMENTS[name] if (path := HERE / part / "requirements.no-deps.txt").exists()]
+    requirements = "".join(path.read_text("utf-8") for path in files + alone)
     if made_for.exists() and made_for.read_text("utf-8") == requirements:
         checked(*install, "--force-reinstall", "--no-deps", wheel)
         return python
     venv.create(folder / name, with_pip=True, clear=True)
     checked(*install, *(f"-r{path}" for path in files), "pytest>=8", f"{wheel}[cpu,export]")
+    if alone:
+        checked(*install, "--no-deps", *(f"-r{path}" for path in alone))
     made_for.write_text(requirements, "utf-8")
     return python
 

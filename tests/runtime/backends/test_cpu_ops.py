@@ -75,6 +75,60 @@ def test_relative_attention(kernels, heads, size):
         run("PackedRelativeAttention", inputs | {"bias": short}, num_heads=heads)
 
 
+def seen_of(inputs, rng):
+    """How many tokens of each text are keys: all of the first one's."""
+    lengths = np.diff(inputs["cu_seqlens"])
+    some = np.array([rng.integers(1, length + 1) for length in lengths], np.int32)
+    some[0] = lengths[0]
+    return some
+
+
+def attention_seen64(inputs, seen, heads):
+    """Of queries that see the first tokens of their text alone."""
+    query, key, value, bounds = (inputs[name] for name in ("query", "key", "value", "cu_seqlens"))
+    parts = []
+    for (first, last), count in zip(pairwise(bounds), seen, strict=True):
+        keys, values = (rows[first : first + count] for rows in (key, value))
+        asked = query[first:last]
+        repeated = np.arange(len(asked) + 1) * count  # a text of its own for every query
+        keys, values = np.tile(keys, (len(asked), 1)), np.tile(values, (len(asked), 1))
+        parts.append(attention64(asked, keys, values, repeated, heads, one_each=True))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize(("heads", "size"), [(12, 32), (5, 20)])
+def test_attention_that_sees_the_first_tokens(kernels, heads, size, window):
+    rng = draw(heads * size)
+    inputs = packed(rng, [1, 15, 16, 17, 2, 33, 8, 41], heads * size)
+    seen = seen_of(inputs, rng)
+    name, more = ("PackedSeenAttention", {}) if window is None else ("PackedLocalSeenAttention", {"window": window})
+    found = run(name, inputs | {"seen": seen}, num_heads=heads, **more)
+    assert np.abs(found - attention_seen64(inputs, seen, heads)).max() < 2e-5
+    whole = np.diff(inputs["cu_seqlens"]).astype(np.int32)
+    every = run("PackedAttention", inputs, num_heads=heads)
+    assert np.array_equal(run(name, inputs | {"seen": whole}, num_heads=heads, **more), every)
+    bounds = inputs["cu_seqlens"]
+    for text, (first, last) in enumerate(pairwise(bounds)):
+        alone = {part: inputs[part][first:last].copy() for part in ("query", "key", "value")}
+        alone |= {"cu_seqlens": np.array([0, last - first], np.int32), "seen": seen[text : text + 1].copy()}
+        assert np.array_equal(run(name, alone, num_heads=heads, **more), found[first:last])
+
+
+def test_keys_that_a_text_does_not_have_are_refused():
+    inputs = packed(draw(1), [9, 3], 32)
+    for wrong in ([0, 3], [10, 3], [9, -1], [2**31 - 1, 3]):
+        with pytest.raises(Exception, match="counts keys that a text does not have"):
+            run("PackedSeenAttention", inputs | {"seen": np.array(wrong, np.int32)}, num_heads=2)
+    some = inputs | {"seen": np.array([8, 3], np.int32)}
+    run("PackedLocalSeenAttention", some, num_heads=2, window=8)
+    with pytest.raises(Exception, match="that a window hides"):
+        run("PackedLocalSeenAttention", some, num_heads=2, window=7)
+    one_each = {**some, "query": inputs["query"][:2].copy()}
+    with pytest.raises(Exception, match="has not a query for each key"):
+        run("PackedSeenAttention", one_each, num_heads=2)
+
+
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 def test_attention_hands_nan_on(kernels, where):
     inputs = packed(draw(2), [20, 5], 64)

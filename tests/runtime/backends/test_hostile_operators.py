@@ -35,6 +35,7 @@ ATTENTION = {
     "value": np.ones((2, 32), np.float32),
     "cu_seqlens": np.array([0, 2], np.int32),
 }
+SEEN = ATTENTION | {"seen": np.array([1], np.int32)}
 RELATIVE = ATTENTION | {"bias": np.ones((2, 3), np.float32)}
 OPERATORS = {
     "AddLayerNorm": (ROWS, {"epsilon": 1e-5}),
@@ -47,6 +48,9 @@ OPERATORS = {
     "PackedAttentionInt8": (ATTENTION, {"num_heads": 2}),
     "PackedRelativeAttention": (RELATIVE, {"num_heads": 2}),
     "PackedRelativeAttentionInt8": (RELATIVE, {"num_heads": 2}),
+    "PackedSeenAttention": (SEEN, {"num_heads": 2}),
+    "PackedSeenAttentionInt8": (SEEN, {"num_heads": 2}),
+    "PackedLocalSeenAttention": (SEEN, {"num_heads": 2, "window": 3}),
     "MeanPool": ({"rows": np.ones((2, 32), np.float32), "cu_seqlens": np.array([0, 2], np.int32)}, {}),
     "MaxPool": ({"rows": np.ones((2, 32), np.float32), "cu_seqlens": np.array([0, 2], np.int32)}, {}),
     "Gelu": ({"x": np.ones((2, 32), np.float32)}, {}),
