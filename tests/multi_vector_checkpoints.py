@@ -3,11 +3,12 @@
 import json
 import string
 
-import bpe_data
 import torch
 import transformers
-from random_network import draw_weights
 from safetensors.torch import load_file, save_file
+
+import bpe_data
+from random_network import draw_weights
 
 WORDS = """how to copy a file the text of model which list numbers is in key none it and false read write open query
 folder everything with return value type data"""

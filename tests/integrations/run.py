@@ -1,9 +1,9 @@
 """bgert inside other libraries: `python tests/integrations/run.py`, with bgert's extra `test` installed.
 
 Each folder here pins the libraries of its tests in `requirements.txt`, and in `requirements.no-deps.txt` those that are
-installed without theirs (PyLate's index wants a PyTorch for GPUs, and nothing here needs an index). An environment holds bgert and what its folders
-pin; two environments are tested at a time, folder after folder. Models are made once, offline, and handed over in
-`BGERT_MODELS`.
+installed without theirs (PyLate's index wants a PyTorch for GPUs, and nothing here needs an index). An environment
+holds bgert and what its folders pin; two environments are tested at a time, folder after folder. Models are made once,
+offline, and handed over in `BGERT_MODELS`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def lengths_beyond(most: int, positions: int) -> list[int]:
 
 def _halves(most: int, above: int) -> list[int]:
     """`most`, and each time half of it and one, which no size of a block divides, while they are `above` that."""
-    found = []
+    found: list[int] = []
     while most > above:
         found.insert(0, most)
         most = most // 2 + 1

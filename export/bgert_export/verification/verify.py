@@ -22,14 +22,7 @@ from bgert_export.sentence_transformers_files import dense_folders
 from bgert_export.traced.checkpoint import TracedCheckpoint
 from bgert_export.verification.calls import compare_calls, no_call, reference_calls, summary_of
 from bgert_export.verification.correlation import least_correlation
-from bgert_export.verification.groups import (
-    Group,
-    built_in_groups,
-    corpus_of,
-    file_groups,
-    pooled_rows,
-    run_in_batches,
-)
+from bgert_export.verification.groups import Group, built_in_groups, corpus_of, file_groups, pooled_rows, run_in_batches
 from bgert_export.verification.native_classes import native_class
 from bgert_export.verification.token_outputs import compare_token_outputs, expected_token_outputs
 from bgert_export.verification.torch_reference import TorchReference, require_torch

@@ -12,7 +12,7 @@ from bgert_export import export
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import multi_vector_checkpoints as checkpoints  # noqa: E402
+import multi_vector_checkpoints as checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::bgert.TruncationWarning")
 
