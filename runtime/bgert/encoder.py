@@ -20,10 +20,11 @@ from bgert.text_roles import expanded, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
-    from bgert.option_types import Dtype
+    from bgert.option_types import Device, Dtype, Mode, Precision
     from bgert.outputs import EncoderOutputs
     from bgert.results import RunInfo
     from bgert.runner import Window
@@ -38,6 +39,30 @@ class Encoder(Model):
 
     kind = "encoder"
     always_prompts = ("query", "document")
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: Device | Sequence[Device] | None = "auto",
+        precision: Precision = "auto",
+        threads: int | None = None,
+        mode: Mode = "throughput",
+        gpu_memory_limit: int | None = None,
+        split_special_tokens: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        # Here too, for a TypeError to name the class that was called.
+        super().__init__(
+            path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
+            gpu_memory_limit=gpu_memory_limit,
+            split_special_tokens=split_special_tokens,
+            max_length=max_length,
+        )
 
     @property
     def dimensions(self) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgert import __version__
-from bgert.cache_folder import cache_folder
+from bgert.cache_folder import exports_folder
 from bgert.errors import (
     BgertError,
     EngineNotInstalledError,
@@ -71,7 +71,7 @@ class ExportedModels:
     def __init__(self, source: str | Path, targets: Sequence[str]) -> None:
         self._source = source
         self._targets = list(targets)
-        self._root = cache_folder() / "models"
+        self._root = exports_folder()
         name = source.replace("/", "--") if isinstance(source, str) else f"local--{source.resolve().name}"
         self._folder = self._root / name
 

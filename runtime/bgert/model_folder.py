@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from bgert.cache_folder import remake
 from bgert.checked_file import open_regular, read_bytes
 from bgert.errors import IntegrityError, ModelFolderError
 from bgert.json_schema import SchemaError, check, decode
@@ -48,7 +49,6 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 LARGEST_MANIFEST = 1 << 24  # bytes
 _BLOCK = 1 << 20
-_REEXPORT = "export the checkpoint again with `bgert export SOURCE -o DIR`"
 
 
 @dataclass(frozen=True)
@@ -244,21 +244,21 @@ class Manifest:
         except ModelFolderError:
             raise
         except ValueError as error:
-            raise ModelFolderError(f"{path} is not valid JSON ({error}): {_REEXPORT}") from None
+            raise ModelFolderError(f"{path} is not valid JSON ({error}): {remake(path)}") from None
         version = raw.get("schema_version") if isinstance(raw, dict) else SCHEMA_VERSION
         if version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
-            what = "upgrade bgert" if newer else _REEXPORT
+            what = "upgrade bgert" if newer else remake(path)
             raise ModelFolderError(
                 f"{path} has schema version {reprlib.repr(version)}, this bgert reads {SCHEMA_VERSION}: {what}"
             )
         try:
             check(raw, _schema())
         except SchemaError as error:
-            raise ModelFolderError(f"{path}: {error}: {_REEXPORT}, or upgrade bgert") from None
+            raise ModelFolderError(f"{path}: {error}: {remake(path)}, or upgrade bgert") from None
         manifest = _build(raw)
         if problem := manifest.contradiction():
-            raise ModelFolderError(f"{path}: {problem}: {_REEXPORT}")
+            raise ModelFolderError(f"{path}: {problem}: {remake(path)}")
         return manifest
 
     def contradiction(self) -> str | None:
@@ -362,11 +362,11 @@ def _opened(folder: Path, entry: FileEntry) -> Iterator[IO[bytes]]:
             if size != entry.size:
                 raise IntegrityError(
                     f"{path} has {size} bytes, the manifest says {entry.size}: it is truncated or from "
-                    f"another export; copy the folder again or {_REEXPORT}"
+                    f"another export; {remake(path, copied=True)}"
                 )
             yield file
     except FileNotFoundError:
-        raise IntegrityError(f"{path} is missing: copy the folder again or {_REEXPORT}") from None
+        raise IntegrityError(f"{path} is missing: {remake(path, copied=True)}") from None
     except OSError as error:
         raise IntegrityError(f"cannot read {path}: {error.strerror}") from error
 
@@ -378,9 +378,10 @@ def _require_size(folder: Path, entry: FileEntry, most: int | None) -> None:
 
 def _require_digest(folder: Path, entry: FileEntry, digest: str) -> None:
     if digest != entry.sha256:
+        path = folder / entry.name
         raise IntegrityError(
-            f"{folder / entry.name} has SHA-256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
-            f"it changed after export; copy the folder again or {_REEXPORT}"
+            f"{path} has SHA-256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
+            f"it changed after export; {remake(path, copied=True)}"
         )
 
 

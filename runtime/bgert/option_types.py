@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["Device", "Dtype", "Mode", "Pair", "Precision", "Truncation", "values_of"]
+__all__ = ["DEVICE_NAMES", "Device", "Dtype", "Mode", "Pair", "Precision", "Truncation", "values_of"]
 
 Device = Literal[
     "auto", "cpu", "tensorrt", "tensorrt-rtx", "cuda", "cuda:all",
@@ -14,6 +14,8 @@ Device = Literal[
     "cuda:8", "cuda:9", "cuda:10", "cuda:11", "cuda:12", "cuda:13", "cuda:14", "cuda:15",
 ]  # fmt: skip
 """Where a model runs. A name that is put together at run time needs `cast(bgert.Device, name)`."""
+DEVICE_NAMES = "auto, cpu, cuda, cuda:NUMBER, cuda:all, tensorrt or tensorrt-rtx"
+"""The same in words, for help and messages."""
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"]
 Mode = Literal["throughput", "latency"]
 Truncation = Literal["longest_first", "only_first", "only_second", "flag_embedding"]

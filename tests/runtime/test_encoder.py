@@ -1,5 +1,6 @@
 """The public encoder, on a real trained model."""
 
+import inspect
 import json
 import pickle
 import shutil
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 import bgert
+from bgert import Encoder, Reranker
 from bgert.evaluation.sample_texts import sample_texts
+from bgert.model import Model
 
 TEXTS = [
     "",
@@ -389,3 +392,18 @@ print(sorted(name for name in forbidden if f"/{{name}}/" in maps))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "[]"]
+
+
+@pytest.mark.parametrize("model_class", [Encoder, Reranker])
+def test_a_wrong_option_is_of_the_class_that_was_called(model_class, demo_folder):
+    name = model_class.__name__
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) .*max_len"):
+        model_class(demo_folder, max_len=3)
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) .*path"):
+        model_class()
+
+
+def test_every_option_of_a_model_is_an_option_of_each_kind():
+    options = inspect.signature(Model).parameters
+    assert dict(inspect.signature(Encoder).parameters) == dict(options)
+    assert options.items() <= inspect.signature(Reranker).parameters.items()

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,14 +188,19 @@ def test_a_damaged_cache_is_made_again(damage, checkpoint, expected, load, tmp_p
     assert load(checkpoint)["vector"] == expected
 
 
-def test_a_flipped_bit_is_refused(checkpoint, load, tmp_path):
+def test_a_flipped_bit_is_refused_and_the_message_says_how_to_mend_it(checkpoint, expected, load, tmp_path):
     load(checkpoint)
     (model,) = models_in(tmp_path / "bgert")
     weights = max(model.iterdir(), key=lambda path: path.stat().st_size)
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    assert load(checkpoint)["error"].startswith("IntegrityError")
+    error = load(checkpoint)["error"]
+    assert error.startswith("IntegrityError")
+    assert f"remove {model} and load the checkpoint again" in error
+    assert "bgert export" not in error
+    shutil.rmtree(model)
+    assert load(checkpoint)["vector"] == expected
 
 
 def test_a_cache_that_cannot_be_written(checkpoint, load, tmp_path):

@@ -119,7 +119,7 @@ def verify_against(
 ) -> list[Report]:
     """Compare every graph of a model folder that runs here with a checkpoint; see `bgert verify --help`.
 
-    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on the device `tensorrt` they run as they will be served,
+    On the `cpu`, graphs of TensorRT run on ONNX Runtime; on `tensorrt` and `tensorrt-rtx` they run as they are served,
     through the engine that `bgert build` made, and other graphs are left out. `show_progress` is for a bar beside
     PyTorch, which takes most of the time.
 
@@ -128,10 +128,10 @@ def verify_against(
         BgertError: either side cannot be loaded, or the text file cannot be read.
     """
     require_torch()
-    if device not in ("cpu", "tensorrt"):
-        raise InvalidOptionError(f"unknown device {device!r}: use cpu or tensorrt")
+    if device not in ("cpu", "tensorrt", "tensorrt-rtx"):
+        raise InvalidOptionError(f"unknown device {device!r}: use cpu, tensorrt or tensorrt-rtx")
     manifest = Manifest.read(folder)
-    if device == "tensorrt" and manifest.graph("tensorrt") is None:
+    if device != "cpu" and manifest.graph("tensorrt") is None:
         raise InvalidOptionError(f"{folder} has no tensorrt graph: export the checkpoint with --target tensorrt")
     source = locate(against, revision=revision, progress=progress)
     checkpoint: CheckpointFolder
@@ -206,13 +206,13 @@ def _compare(
     del reference
     for group in groups:
         group.expected, rows = rows[: len(group.inputs)], rows[len(group.inputs) :]
-    called = _graph_to_call(manifest, device)
+    called = _graph_to_call(manifest, device.partition("-")[0])
     calls = reference_calls(checkpoint, manifest) if called is not None else []
     corpus = corpus_of(groups, texts_file)
     differences = _token_differences(folder, groups, prefix)
     reports = []
     for graph in manifest.graphs:
-        if device == "tensorrt" and graph.target != device:
+        if device != "cpu" and graph.target != "tensorrt":
             continue
         if progress is not None:
             progress(f"verifying: {graph.target} {graph.precision} on the same")
@@ -353,8 +353,8 @@ def _outputs(
     if graph.precision == "fp8":
         yield from _fp8_outputs(folder, manifest, graph, groups, prefix)
         return
-    if graph.target in (device, "cuda"):
-        yield _run_groups(folder, manifest, graph, groups, prefix, make_calls)
+    if graph.target in (device.partition("-")[0], "cuda"):
+        yield _run_groups(folder, manifest, graph, groups, prefix, make_calls, device)
         return
     from bgert_export.tensorrt.stand_in import StandIn
 
@@ -370,7 +370,7 @@ def _fp8_outputs(
     from bgert_export.fp8.stand_in import Fp8StandIn
 
     with contextlib.suppress(DeviceUnavailableError, EngineNotInstalledError):
-        yield _run_groups(folder, manifest, graph, groups, prefix, None)
+        yield _run_groups(folder, manifest, graph, groups, prefix, None, graph.target)
     stand_in = Fp8StandIn.of(folder, manifest, graph)
     yield run_in_batches(folder, groups, prefix, stand_in), stand_in.engine
 
@@ -382,12 +382,13 @@ def _run_groups(
     groups: Sequence[Group],
     prefix: str,
     make_calls: Callable[[Any], None] | None,
+    device: str,
 ) -> tuple[list[Array], str]:
     """Outputs of every group, and the engine that made them; `make_calls` gets the open model after that."""
     from bgert.batching import PackedBatch
 
     found: list[Array] = []
-    model: Any = _open_model(folder, manifest.kind, graph)
+    model: Any = _open_model(folder, manifest.kind, graph, device)
     # The runtime sorts by length and cuts; uneven batches are put to the same session past that.
     backend = model._runner.backend
     with warnings.catch_warnings():
@@ -406,15 +407,12 @@ def _run_groups(
     return found, model.engine
 
 
-def _open_model(folder: Path, kind: str, graph: GraphEntry) -> Any:
-    options: dict[str, Any] = {"device": graph.target, "precision": graph.precision}
-    if kind == "encoder":
-        from bgert.encoder import Encoder
+def _open_model(folder: Path, kind: str, graph: GraphEntry, device: str) -> Any:
+    from bgert import Encoder, Reranker
 
-        return Encoder(folder, **options)
-    from bgert.reranker import Reranker
-
-    return Reranker(folder, **options)
+    opened = Encoder if kind == "encoder" else Reranker
+    where: Any = device if device.startswith(graph.target) else graph.target
+    return opened(folder, device=where, precision=graph.precision)  # type: ignore[arg-type]
 
 
 def _same_order(expected: NDArray[np.float64], found: Array, gap: float) -> bool:

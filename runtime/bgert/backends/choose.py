@@ -13,7 +13,7 @@ from bgert.errors import (
     InvalidOptionError,
     warn_caller,
 )
-from bgert.option_types import Mode, Precision, values_of
+from bgert.option_types import DEVICE_NAMES, Mode, Precision, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,9 +95,7 @@ def parse_devices(device: str | Sequence[str]) -> list[str]:
     names: list[Any] = list(device) if isinstance(device, (list, tuple)) else [device]
     for name in names:
         if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-            raise InvalidOptionError(
-                f"unknown device {name!r}: use auto, cpu, cuda, cuda:NUMBER, cuda:all, tensorrt or tensorrt-rtx"
-            )
+            raise InvalidOptionError(f"unknown device {name!r}: use {DEVICE_NAMES}")
     if not names or (len(names) > 1 and not all(re.fullmatch(r"cuda:\d+", name) for name in names)):
         raise InvalidOptionError(f"the devices {names!r} do not go together: list CUDA devices, as 'cuda:0', 'cuda:1'")
     if len(set(names)) < len(names):

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from bgert.cache_folder import remake
 from bgert.errors import ModelFolderError
 from bgert.model_folder import read_entry, verify_files
 
@@ -68,7 +69,7 @@ def verify_graph(folder: Path, graph: GraphEntry, largest: int = LARGEST_GRAPH) 
         tensors = external_tensors(content)
         _check_places(tensors, first, beside)
     except ValueError as error:
-        raise ModelFolderError(f"{path}: {error}: refused; export the checkpoint again, or upgrade bgert") from None
+        raise ModelFolderError(f"{path}: {error}: refused; {remake(path)}, or upgrade bgert") from None
     verify_files(folder, beside)
     return path
 

@@ -18,6 +18,7 @@ from bgert.backends.graph_file import verify_graph
 from bgert.backends.onnxruntime_import import import_onnxruntime
 from bgert.backends.padded_layout import INPUTS, PaddedLayout
 from bgert.backends.protocol import BackendInfo
+from bgert.cache_folder import remake
 from bgert.cpu_count import available_cpus
 from bgert.errors import EngineError, ModelFolderError
 from bgert.lifecycle import NativeCall, keep_for_ever, never_copied, on_fork
@@ -149,9 +150,7 @@ def open_session(path: Path, intra_op_threads: int = 1, *, also: Collection[str]
     except Exception as error:  # as above
         raise ModelFolderError(f"ONNX Runtime cannot load {path}: {error}") from error
     if unknown := sorted({entry.name for entry in session.get_inputs()} - _FEEDS.keys() - {*INPUTS, *also}):
-        raise ModelFolderError(
-            f"{path} has an input {unknown[0]!r} that this bgert does not know: export the model again"
-        )
+        raise ModelFolderError(f"{path} has an input {unknown[0]!r} that this bgert does not know: {remake(path)}")
     return session
 
 
@@ -161,9 +160,7 @@ def _check_outputs(path: Path, outputs: list[Any], expected: list[tuple[str, int
     if found != [(name, "tensor(float)", [columns]) for name, columns in expected]:
         said = ", ".join(f"{name} with {columns} numbers" for name, columns in expected)
         listed = ", ".join(f"{output.name} {output.type} {list(output.shape)}" for output in outputs)
-        raise ModelFolderError(
-            f"{path} gives {listed[:400]}, the manifest says {said[:400]} an input: export the checkpoint again"
-        )
+        raise ModelFolderError(f"{path} gives {listed[:400]}, the manifest says {said[:400]} an input: {remake(path)}")
 
 
 def feeds_of(inputs: Iterable[str], batch: PackedBatch) -> dict[str, NDArray[np.int32]]:

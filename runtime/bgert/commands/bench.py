@@ -34,7 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="SOURCE", help="checkpoint for sentence-transformers to run in turns")
     parser.add_argument("--texts", type=int, metavar="N", help="texts a round (default: 1500)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 5)")
-    parser.add_argument("--latency", action="store_true", help="time single calls: percentiles, cold start, energy")
+    parser.add_argument(
+        "--latency", action="store_true", help="time single calls: percentiles, cold start, memory, energy"
+    )
     parser.add_argument(
         "--mode",
         choices=("throughput", "latency"),

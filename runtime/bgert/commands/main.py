@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgert import __version__
 from bgert.commands.signals import Stopped, signals_unwind
+from bgert.commands.spelling import as_typed, flags_of
 
 if TYPE_CHECKING:
     import argparse
@@ -70,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     ):
         _add(commands, name, module, summary, example)
+    for command in commands.choices.values():
+        command.set_defaults(flags=flags_of(command))
     return parser
 
 
@@ -100,12 +103,18 @@ def _run(argv: Sequence[str] | None) -> int:
 
     from bgert.errors import BgertError
 
-    warnings.showwarning = _warning_line
+    args = None
+
+    def warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if not issubclass(category, (DeprecationWarning, FutureWarning)):
+            print(f"bgert: warning: {as_typed(str(message), args)}", file=sys.stderr)
+
+    warnings.showwarning = warning_line
     try:
         args = build_parser().parse_args(argv)
         status: int = args.run(args)
     except BgertError as error:
-        print(f"bgert: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bgert: error: {' '.join(as_typed(str(error), args).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()
@@ -114,11 +123,6 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"bgert: error: {error}", file=sys.stderr)
         return 2
     return status
-
-
-def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if not issubclass(category, (DeprecationWarning, FutureWarning)):
-        print(f"bgert: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

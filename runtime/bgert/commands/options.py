@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, TypeVar
 
 from bgert.errors import InvalidOptionError
+from bgert.option_types import DEVICE_NAMES
 from bgert.progress import in_terminal
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ Number = TypeVar("Number", int, float)
 
 def engine_options(parser: argparse.ArgumentParser) -> None:
     """Where and how a command runs a model."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt")
+    parser.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
     parser.add_argument("--precision", default="auto", help="precision of the graph, as fp32")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all)")
 

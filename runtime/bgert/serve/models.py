@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from bgert.errors import InvalidOptionError, ModelFolderError
 from bgert.exported_models import targets_for
 from bgert.hub import locate
 from bgert.model_folder import Manifest
+from bgert.paths import user_path
 from bgert.reranker import Reranker
 from bgert.serve.refusal import Refusal
 from bgert.serve.worker import Engine
@@ -125,7 +125,10 @@ def load(number: int, settings: Settings, cores: Cores) -> Served:
         )
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "threads": settings.threads}
     model = CLASSES[manifest.kind](folder, **options)
-    base = Path(given).resolve().name if Path(given).exists() else given
+    path = user_path(given)
+    # As it was named, also where that is a link to a folder of another name.
+    named = path if path.name not in ("", "..") else path.resolve()
+    base = named.name if path.exists() else given
     name = settings.name[number] if settings.name else base
     aliases = {base, str(manifest.source.get("id") or base)}
     return Served(name, frozenset(aliases - {name}), model, Engine(model.backend, manifest.columns, name, cores))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import InputFileError, InvalidOptionError
+from bgert.option_types import DEVICE_NAMES
 
 if TYPE_CHECKING:
     import argparse
@@ -89,7 +90,7 @@ OPTIONS: dict[str, _Option] = {
     "host": _Option("HOST", str, "address to listen on (default: 127.0.0.1, this machine alone)"),
     "port": _Option("PORT", _whole(0, 65535), "port to listen on, 0 for a free one (default: 8080)"),
     "uds": _Option("PATH", str, "Unix socket to listen on, in place of host and port"),
-    "device": _Option("DEVICE", str, "auto, cpu, cuda, cuda:NUMBER, cuda:all or tensorrt (default: auto)"),
+    "device": _Option("DEVICE", str, f"{DEVICE_NAMES} (default: auto)"),
     "precision": _Option("PRECISION", str, "precision of the graph, as fp32 (default: the folder's first)"),
     "threads": _Option("N", _whole(1), "cores a model may use (default: all)"),
     "api_key_file": _Option("FILE", str, "file of keys, one a line; clients must send one of them"),
