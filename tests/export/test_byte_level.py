@@ -1,4 +1,4 @@
-"""RoBERTa checkpoints with byte-level BPE, from files to vectors and scores."""
+"""RoBERTa and ModernBERT checkpoints with byte-level BPE, from files to vectors and scores."""
 
 import json
 
@@ -10,6 +10,7 @@ import transformers
 import bgert
 from bgert.tokenizer import Tokenizer
 from bgert_export import export
+from random_network import draw_weights
 
 TEXTS = ["The tokenizer of the café", "", "  don't <mask> HTTPServer\n\n" * 3, "привет 日本語 🙂"]
 PAIRS = [("the tokenizer", "encoding of the words " * 4), ("", "naïve"), ("the <pad> of", "12345")]
@@ -74,3 +75,76 @@ def test_scores_are_those_of_the_checkpoint_and_are_verified(make, tmp_path):
     reranker = bgert.Reranker(tmp_path / "exported", device="cpu")
     scores = reranker.score(PAIRS)
     np.testing.assert_allclose(scores, expected, atol=2e-5)
+
+
+TWINS = {
+    "modernbert": ("PreTrainedTokenizerFast", ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]),
+    "roberta": ("RobertaTokenizer", ["<unk>", "<s>", "</s>", "<pad>", "<mask>"]),
+}
+HARD = [
+    *TEXTS,
+    "        if x == 1:\n            return 'é'  # |||IP_ADDRESS||| and [unused0]",
+    "[MASK] a   [MASK][SEP] of the  \u00a0\u3000 [CLS]",
+    "e\u0301 ﬁnal ½ Å café " * 3,
+    "  leading and trailing  ",
+    "\r\n\t ",
+    "unbelievable tokenization " * 40,
+]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("model_type", TWINS)
+def test_vectors_are_those_of_sentence_transformers(bpe, tmp_path, sentence_transformers_files, model_type, pooling):
+    """The files that the hub has beside such a network, its limit of tokens and a prompt too."""
+    peer_of = pytest.importorskip("sentence_transformers").SentenceTransformer
+    tokenizer = getattr(bpe, model_type)()
+    class_name, specials = TWINS[model_type]
+    names = [f"{part}_token" for part in ("unk", "cls", "sep", "pad", "mask")]
+    folder = bpe.write(
+        tmp_path / "checkpoint",
+        tokenizer,
+        tokenizer_class=class_name,
+        model_max_length=72,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=True,
+        **dict(zip(names, specials, strict=True)),
+    )
+    ids = {name: tokenizer.token_to_id(token) for name, token in zip(names, specials, strict=True)}
+    local = {"local_attention": 16, "global_attn_every_n_layers": 2}
+    config = transformers.AutoConfig.for_model(
+        model_type,
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=80,
+        pad_token_id=ids["pad_token"],
+        bos_token_id=ids["cls_token"],
+        eos_token_id=ids["sep_token"],
+        **({"cls_token_id": ids["cls_token"], "sep_token_id": ids["sep_token"]} | local)
+        if model_type == "modernbert"
+        else {"type_vocab_size": 1},
+    )
+    print("seed 8")
+    torch.manual_seed(8)
+    network = transformers.AutoModel.from_config(config)
+    draw_weights(network)
+    network.save_pretrained(folder)
+    files = sentence_transformers_files(pooling, prompts={"query": "search: "}, max_seq_length=None)
+    for name, value in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(value))
+    manifest = export(folder, tmp_path / "exported")
+    assert [call.max_abs_error is not None for call in manifest.graphs[0].parity.calls] == [True] * 3
+    encoder, peer = bgert.Encoder(tmp_path / "exported"), peer_of(str(folder), device="cpu")
+    assert encoder.max_length == peer.max_seq_length == 72
+    with pytest.warns(bgert.TruncationWarning, match="1 of"):
+        found = encoder.encode(HARD)
+    expected = np.concatenate([peer.encode([text]) for text in HARD])
+    assert np.abs(found - expected).max() < 2e-5
+    distinct = found @ found.T
+    assert np.sort(distinct, axis=None)[: len(HARD)].max() < 0.98  # there is something to tell apart
+    queries = encoder.encode_queries(HARD[:4])
+    assert np.abs(queries - np.concatenate([peer.encode_query([text]) for text in HARD[:4]])).max() < 2e-5
+    assert encoder.tokenizer.encode_batch(HARD).tolist() == peer.tokenizer(HARD, truncation=True)["input_ids"]
