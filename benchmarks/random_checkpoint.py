@@ -86,7 +86,15 @@ _MODERN = {
     "local_attention": 128,
     "pad_token_id": 0,
 }
-ROTARY: dict[str, dict[str, Any]] = {
+_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+}
+_ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
+PUBLISHED: dict[str, dict[str, Any]] = {
     "nomic-embed-v1.5": _NOMIC,
     "arctic-m-long": _NOMIC,
     "gte-base-en-v1.5": _GTE,
@@ -96,7 +104,43 @@ ROTARY: dict[str, dict[str, Any]] = {
     "gte-multilingual-reranker": _GTE | _MULTILINGUAL | {"architectures": ["NewForSequenceClassification"]},
     "arctic-m-v2.0": _GTE | _MULTILINGUAL | {"model_type": "gte", "rope_theta": 160000, "rope_scaling": None},
     "modernbert-base": _MODERN,
-}
+    "all-mpnet-base-v2": _BASE | {
+        "model_type": "mpnet",
+        "max_position_embeddings": 514,
+        "relative_attention_num_buckets": 32,
+        "vocab_size": 30527,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+    },
+    "distilbert-base": {
+        "model_type": "distilbert",
+        "dim": 768,
+        "n_layers": 6,
+        "n_heads": 12,
+        "hidden_dim": 3072,
+        "activation": "gelu",
+        "max_position_embeddings": 512,
+        "vocab_size": 30522,
+        "pad_token_id": 0,
+    },
+    "roberta-base": _BASE | _ROBERTA | {"model_type": "roberta", "vocab_size": 50265},
+    "camembert-base": _BASE | _ROBERTA | {"model_type": "camembert", "vocab_size": 32005},
+    "electra-base": _BASE | {
+        "model_type": "electra",
+        "embedding_size": 768,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "vocab_size": 30522,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+    },
+    "multilingual-e5-base": _BASE | _ROBERTA | {"model_type": "xlm-roberta", "vocab_size": 250002},
+    "bge-m3": _BASE | _LARGE | _ROBERTA | {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250002,
+        "max_position_embeddings": 8194,
+    },
+}  # fmt: skip
 TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer.json",
@@ -108,8 +152,8 @@ TOKENIZER_FILES = (
 
 def config_of(geometry: str) -> dict[str, Any]:
     """`config.json` of a geometry."""
-    if geometry in ROTARY:
-        config = dict(ROTARY[geometry])
+    if geometry in PUBLISHED:
+        config = dict(PUBLISHED[geometry])
         config.setdefault("architectures", [FAMILIES[config["model_type"]].name + "Model"])
         labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
         return config | labels if "Classification" in config["architectures"][0] else config
@@ -136,8 +180,19 @@ def config_of(geometry: str) -> dict[str, Any]:
     return config
 
 
-def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
-    """Write config, weights and the tokenizer's files."""
+def write(
+    geometry: str, tokenizer: Path, output: Path, seed: int, *, deviation: float = 0.04, strong: float = 20.0
+) -> None:
+    """Write config, weights and the tokenizer's files.
+
+    Args:
+        geometry: a name of `GEOMETRIES` or `PUBLISHED`.
+        tokenizer: folder to take the tokenizer's files from.
+        output: new folder.
+        seed: of the weights.
+        deviation: of the weights of matrices.
+        strong: times what the rest is a few channels of a LayerNorm are.
+    """
     config = config_of(geometry)
     output.mkdir(parents=True)
     (output / "config.json").write_text(json.dumps(config, indent=2))
@@ -146,7 +201,7 @@ def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
             shutil.copy(tokenizer / name, output / name)
     architecture = Architecture.from_config(config)
     if architecture.kind == "encoder":
-        pooling = {"word_embedding_dimension": config["hidden_size"], "pooling_mode_cls_token": True}
+        pooling = {"word_embedding_dimension": architecture.hidden_size, "pooling_mode_cls_token": True}
         modules = [
             {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
             for number, (path, name) in enumerate(
@@ -164,9 +219,9 @@ def write(geometry: str, tokenizer: Path, output: Path, seed: int) -> None:
         value = draw.standard_normal(shape, np.float32)
         if name.endswith("LayerNorm.weight"):
             value = 1 + 0.1 * value
-            value[draw.choice(shape[0], 3, replace=False)] *= 20
+            value[draw.choice(shape[0], 3, replace=False)] *= strong
         else:
-            value *= 0.05 if len(shape) == 1 else 0.04
+            value *= 0.05 if len(shape) == 1 else deviation
         weights[name] = value
     save_file(named(architecture, weights), output / "model.safetensors", metadata={"format": "pt"})
 
@@ -198,7 +253,7 @@ def named(architecture: Architecture, weights: dict[str, Any]) -> dict[str, Any]
 def main() -> int:
     """Write one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("geometry", choices=[*GEOMETRIES, *ROTARY])
+    parser.add_argument("geometry", choices=[*GEOMETRIES, *PUBLISHED])
     parser.add_argument("--tokenizer", type=Path, required=True, help="checkpoint folder to take the tokenizer from")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -9,6 +9,15 @@ import peer_list
 import random_checkpoint
 from peer_environment import REQUIREMENTS
 
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": 200,
+}
+SMALL |= {"dim": 64, "n_layers": 4, "n_heads": 4, "hidden_dim": 96, "embedding_size": 64}
+
 
 def test_flop_by_hand():
     shape = SimpleNamespace(hidden_size=4, intermediate_size=16, num_hidden_layers=2, gated=False)
@@ -21,15 +30,16 @@ def test_flop_by_hand():
     assert models.flop(shape, [3, 5]) == 2 * matrices + attention + 4 * 4 * (3 * 3 + 5 * 3)
 
 
-@pytest.mark.parametrize("name", random_checkpoint.ROTARY)
+@pytest.mark.parametrize("name", random_checkpoint.PUBLISHED)
 def test_checkpoints_have_the_names_of_their_families(tmp_path, monkeypatch, name):
     """Read back as any checkpoint is, several matrices in one included."""
     from bgert_export.checkpoint import Checkpoint
     from bgert_export.source import Source
 
-    small = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96,
-             "vocab_size": 200}  # fmt: skip
-    monkeypatch.setitem(random_checkpoint.ROTARY, name, random_checkpoint.ROTARY[name] | small)
+    published = random_checkpoint.PUBLISHED[name]
+    monkeypatch.setitem(
+        random_checkpoint.PUBLISHED, name, published | {key: SMALL[key] for key in SMALL if key in published}
+    )
     tokenizer = tmp_path / "tokenizer"
     tokenizer.mkdir()
     random_checkpoint.write(name, tokenizer, tmp_path / name, seed=0)

@@ -4,7 +4,8 @@ import pytest
 
 from bgert.tokenizer import Tokenizer
 from bgert_export.verification import texts as verification_texts
-from bgert_export.verification.groups import built_in_groups
+from bgert_export.verification.groups import Group, built_in_groups, corpus_of
+from bgert_export.verification.torch_reference import Tokens
 
 
 @pytest.mark.parametrize("most", [3, 10, 24, 25, 26, 64, 256, 512, 513, 1024, 8192])
@@ -48,6 +49,16 @@ def test_long_texts_are_few(limits):
     long = [group.max_length for group in ladder if group.max_length > 512]
     assert long[-1] == 8192
     assert 1.5 < sum(long) / 8192 < 2.5
+
+
+def test_the_report_says_which_lengths_were_compared():
+    def group(*lengths):
+        inputs = [Tokens((0,) * n, (0,) * n) for n in lengths]
+        return Group("length 9999", [""] * len(lengths), 9999, inputs=inputs)  # what it was to be is nothing to go by
+
+    words = corpus_of([group(3, 2, 512), group(4100), group(1025, 3)], None)
+    assert words.startswith("6 built-in texts of 2 to 4100 tokens, 5 lengths (1025, 4100 among them): ")
+    assert corpus_of([group(2, 64)], None).startswith("2 built-in texts of 2 to 64 tokens, 2 lengths: ")
 
 
 def test_the_same_on_every_run():
