@@ -8,6 +8,7 @@ are the model's.
 
 import ctypes
 import enum
+import importlib.machinery
 import inspect
 import json
 import re
@@ -29,6 +30,8 @@ class Library:
         data = API["libraries"][label]
         self.machine = machine
         self.module = types.ModuleType(label.split()[0])
+        # transformers asks which packages there are, and a module without one makes that an error
+        self.module.__spec__ = importlib.machinery.ModuleSpec(self.module.__name__, None)
         self.module.__version__ = data["version"]
         self.data = data["classes"]
         self.enums = {}

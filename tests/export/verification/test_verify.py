@@ -308,7 +308,7 @@ def test_the_engine_itself_is_verified_where_there_is_one(
     assert report.parity.engine == "tensorrt 11.4.0.106"
     arguments = ["verify", str(folder), "--against", str(checkpoint), "--device"]
     assert main([*arguments, "tpu"]) == 2
-    assert "use cpu or tensorrt" in capsys.readouterr().err
+    assert "use cpu, tensorrt or tensorrt-rtx" in capsys.readouterr().err
     export(checkpoint, folder, targets=["cpu"], verify=False, force=True)
     assert main([*arguments, "tensorrt"]) == 2
     assert "has no tensorrt graph" in capsys.readouterr().err
