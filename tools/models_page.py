@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from bgert_export.families import FAMILIES
 from bgert_export.known_models import KnownModel, known_models
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "MODELS.md"
+SHAPES = ROOT / "benchmarks" / "results" / "true-shapes.json"
+"""What benchmarks/true_shapes.py measured."""
 # Vocabularies whose language is no secret: BERT's, XLM-R's and their variants.
 LANGUAGES = {21128: "Chinese", 30522: "English", 30527: "English", 30528: "English", 50368: "English"}
 TRAINED = {"all-MiniLM-L6-v2": "trained weights, every precision"}
@@ -69,13 +74,50 @@ TEI = {
 }
 
 
+def measured_shapes() -> dict[str, dict[str, Any]]:
+    """What came of each shape, by the name of the model that has it; those that failed left out."""
+    shapes = json.loads(SHAPES.read_text("utf-8"))["shapes"] if SHAPES.exists() else {}
+    return {name: entry for name, entry in shapes.items() if "error" not in entry}
+
+
+def shape_lines() -> list[str]:
+    """The section about true shapes; nothing where none was measured."""
+    shapes = measured_shapes()
+    if not shapes:
+        return []
+    machine = json.loads(SHAPES.read_text("utf-8"))["machine"]
+    lines = [
+        "## True shapes",
+        "",
+        "Checkpoints of published sizes with seeded random weights, exported for the CPU in fp32, compared with "
+        "PyTorch over all built-in texts and lengths, and encoded with, by `benchmarks/true_shapes.py`. Published "
+        "weights are another matter: export compares yours. Seconds and memory are of `bgert export`, PyTorch "
+        f"included, on {machine['processor']}, {machine['cores']} cores.",
+        "",
+        "| shape of | type | tokens | inputs | longest | largest error | least cosine | graph | seconds | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in shapes.items():
+        longest = re.search(r" to (\d+) tokens", entry["corpus"])
+        cosine = entry["min_cosine"]
+        lines.append(
+            f"| {name} | {entry['geometry'][0]} | {entry['max_tokens']:,} | {entry['inputs']} "
+            f"| {int(longest[1]) if longest else 0:,} | {entry['max_abs_error']:.1e} "
+            f"| {'' if cosine is None else f'{cosine:.7f}'} | {entry['graph_bytes'] / 1e6:,.0f} MB "
+            f"| {entry['seconds']:.0f} | {entry['peak_rss_bytes'] / 1e9:.1f} GB |"
+        )
+    return [*lines, ""]
+
+
 def row(model: KnownModel) -> str:
     """A line of the table."""
     model_type, layers, hidden, _, inner, vocabulary = model.geometry
     gated = 1.5 if FAMILIES[model_type].gated else 1.0
     parameters = vocabulary * hidden + layers * (4 * hidden * hidden + int(gated * 2 * hidden * inner))
     prompts = ", ".join(f"`{name}`" for name in model.prompts if model.prompts[name]) or "none"
-    verified = TRAINED.get(model.name, "its architecture, on random weights")
+    same = [model.kind, list(model.geometry)]
+    shaped = any([entry["kind"], entry["geometry"]] == same for entry in measured_shapes().values())
+    verified = TRAINED.get(model.name, f"its {'shape' if shaped else 'architecture'}, on random weights")
     normalize = {True: ", length one", False: "", None: "; normalisation by its files"}[model.normalize]
     pooling = "scores" if model.kind == "reranker" else f"{model.pooling}{normalize}"
     language = LANGUAGES.get(vocabulary, "many")
@@ -130,6 +172,7 @@ def page() -> str:
         + "; ".join(f"{', '.join(names)} ({model_type})" for model_type, names in BY_FILES.items())
         + ". Their published weights have not been seen here either.",
         "",
+        *shape_lines(),
         "## Beside the lists of others",
         "",
     ]
