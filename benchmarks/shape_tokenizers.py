@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "write_tokenizer"]
 
 KINDS = ("bert", "mpnet", "xlm-roberta", "camembert", "roberta", "modernbert")
-_SMALL_CAMEMBERT = 32005
+_CAMEMBERT_SIZE = 32005
 _ROBERTA = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 _BERT = {"cls": "[CLS]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
 
@@ -43,8 +43,8 @@ def write_tokenizer(kind: str, published: Path, folder: Path, max_tokens: int) -
         config = {"tokenizer_class": "XLMRobertaTokenizer"} | _named(_ROBERTA)
         if kind == "camembert":  # the most frequent pieces
             vocab = body["model"]["vocab"]
-            size = min(_SMALL_CAMEMBERT, len(vocab))
-            body["model"]["vocab"] = [*vocab[: size - 1], vocab[-1]]
+            unused = [[f"{token}NOTUSED", 0.0] for token in ("<s>", "</s>", "<unk>")]
+            body["model"]["vocab"] = [*vocab[: min(_CAMEMBERT_SIZE, len(vocab)) - 4], *unused, vocab[-1]]
             for token in body["added_tokens"]:
                 token["id"] = next(
                     at for at, (piece, _) in enumerate(body["model"]["vocab"]) if piece == token["content"]

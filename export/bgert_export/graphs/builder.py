@@ -184,7 +184,12 @@ class GraphBuilder:
         With `one_file` the weights go into the graph's file, unless they are more than 2 GB, which ONNX does not allow.
         """
         one_file = one_file and self._data.tell() < _LARGEST_PROTOBUF
-        kept = [entry for entry in self._initializers if not (one_file and entry.data_location == TensorProto.EXTERNAL)]
+        read = {name for node in self._nodes for name in node.input}  # ONNX Runtime warns of what is not
+        kept = [
+            entry
+            for entry in self._initializers
+            if (not one_file if entry.data_location == TensorProto.EXTERNAL else entry.name in read)
+        ]
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, kept)
         model = onnx.ModelProto(
             ir_version=ir_version, producer_name="bgert", producer_version=producer_version, graph=graph
