@@ -157,7 +157,14 @@ def test_settings_of_another_network_are_refused(changes, message):
         Architecture.from_config(NOMIC | {"vocab_size": 100} | changes)
 
 
-@pytest.mark.parametrize("layers", [["sliding_attention"] * 3, ["full_attention", "sliding_attention"] * 2])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ["sliding_attention"] * 3,
+        ["full_attention", "sliding_attention"] * 2,
+        ["full_attention", "sliding_attention", "full_attention"],  # as ModernBERT's own, of 22 and of 28 layers
+    ],
+)
 @pytest.mark.parametrize("window", [2, 16, 128])
 def test_layers_that_see_neighbours_alone(make_native, tmp_path, window, layers):
     """Texts shorter than the window, of several blocks of queries, and both kinds of last layer."""

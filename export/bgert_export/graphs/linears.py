@@ -79,9 +79,11 @@ class Fp32Linears:
 
     def gather(self, rows: str, operand: str, index: str, name: str) -> tuple[str, str]:
         """See `Linears`."""
-        del operand  # the rows themselves
         out = self.builder.node("Gather", [rows, index], name)
-        return out, out
+        if operand == rows:
+            return out, out
+        # Where LayerNorm comes first, matrices read it and not the rows.
+        return out, self.builder.node("Gather", [operand, index], f"{name}.operand")
 
     def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
         """See `Linears`."""
