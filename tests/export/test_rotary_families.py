@@ -4,6 +4,7 @@ Truth is the class of transformers.
 """
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,10 +12,17 @@ import torch
 import transformers
 
 import bgert
+from bgert.backends.onnx_cpu import feeds_of, open_session
+from bgert.batching import PackedBatch
+from bgert.tokenizer import Tokenizer
 from bgert_export import export
 from bgert_export.architecture import Architecture
+from bgert_export.checkpoint import Checkpoint
 from bgert_export.errors import UnsupportedCheckpointError, VerificationError
+from bgert_export.graphs import cpu
+from bgert_export.graphs.linears import Fp32Linears, Int8Linears
 from bgert_export.rotary import Rotary
+from bgert_export.source import Source
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
 TEXTS = ["copy a file", "", "the model of the day " * 9, "return [PAD] list", "a b c " * 160]
@@ -177,6 +185,23 @@ def test_layers_that_see_neighbours_alone(make_native, tmp_path, window, layers)
         np.testing.assert_allclose(found, vectors(*loaded(folder), texts, pooling), atol=2e-5, rtol=0)
         for text, row in zip(texts, found, strict=True):
             np.testing.assert_array_equal(encoder.encode([text])[0], row)
+
+
+def test_int8_whose_last_query_stays_in_float32(make_native, tmp_path):
+    """That of one token a text, which reads a LayerNorm and not the sum before it."""
+    layers = ["full_attention", "sliding_attention", "full_attention"]
+    folder = make_native("modernbert", layer_types=layers, num_hidden_layers=3)
+    network, last = Checkpoint.open(Source(folder)).network, "encoder.layer.2.attention.self.query"
+    batch = Tokenizer.from_folder(folder).encode_batch(TEXTS)
+    packed = PackedBatch(batch.ids, batch.cu_seqlens, batch.type_ids)
+    rows = {}
+    for name, linears in ("fp32", Fp32Linears), ("int8", Int8Linears), ("some", partial(Int8Linears, in_fp32=[last])):
+        cpu.write_encoder(network, tmp_path, name, linears, pooling="cls", normalize=True, version="0")
+        session = open_session(tmp_path / f"{name}.onnx")
+        rows[name] = session.run(None, feeds_of([entry.name for entry in session.get_inputs()], packed))[0]
+    errors = {name: float(np.abs(found - rows["fp32"]).max()) for name, found in rows.items()}
+    print(errors)
+    assert errors["some"] < 1.2 * errors["int8"] < 0.1
 
 
 def test_a_classifier_may_read_the_mean(make_native, tmp_path):

@@ -286,7 +286,10 @@ class Int8Linears:
         """See `Linears`."""
         out = self._b.node("Gather", [rows, index], name)
         gathered = self._b.node("Gather", [operand, index], f"{name}.int8")
-        self._rows[gathered], self._factors[gathered] = out, self._factors[operand]
+        made_from = self._rows[operand]  # others than `rows` where LayerNorm comes first
+        same = made_from == rows
+        self._rows[gathered] = out if same else self._b.node("Gather", [made_from, index], f"{name}.operand")
+        self._factors[gathered] = self._factors[operand]
         return out, gathered
 
     def attention(self, inputs: list[str], name: str, window: int | None, *, seen: bool = False) -> str:
