@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from bgert.errors import ModelNotFoundError
 from bgert_export.errors import DownloadError
+from bgert_export.sentence_transformers_files import METADATA
 from bgert_export.source import ADAPTER, Source, adapter_error
+from bgert_export.token_heads import FILES as HEADS
 from bgert_export.weights import FORMS
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ _OF_THE_NETWORK = (
     "sentencepiece.bpe.model",
     "vocab.json",
     "merges.txt",
+    *HEADS.values(),
+    METADATA,
 )
 SMALL_FILES = (
     *_OF_THE_NETWORK,
@@ -65,7 +69,7 @@ def download(repository: str, *, revision: str | None = None, progress: Callable
                     raise adapter_error(where)
                 if progress is not None:
                     progress(f"downloading {where} from {hub}")
-                patterns = [*SMALL_FILES, *_weight_files(files, where)]
+                patterns = [*SMALL_FILES, *_weight_files(files, where), *_module_weights(files)]
                 folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
                 return Source(folder, hub_id=repository, revision=folder.name)
             except Exception as error:
@@ -111,6 +115,13 @@ def _weight_files(files: list[str], where: str) -> list[str]:
             stem, kind = form.removesuffix(".index.json").rsplit(".", 1)
             return [folder + form, f"{folder}{stem}-*-of-*.{kind}"]
     raise DownloadError(f"{where} has no weights: none of {', '.join(FORMS)}")
+
+
+def _module_weights(files: list[str]) -> list[str]:
+    """The one form of the weights of each module Dense, which has a folder of its own such as `2_Dense`."""
+    folders = sorted({name.split("/")[0] for name in files if re.match(r"[1-9]_[^/]+/", name)})
+    there = [[f"{folder}/{form}" for form in FORMS if f"{folder}/{form}" in files] for folder in folders]
+    return [forms[0] for forms in there if forms]
 
 
 def _is_transport(error: Exception) -> bool:

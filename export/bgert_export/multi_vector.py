@@ -27,6 +27,7 @@ from bgert_export.errors import CheckpointError, UnsupportedCheckpointError
 from bgert_export.pooling import MULTI_VECTOR
 from bgert_export.projections import Projection, read_projection
 from bgert_export.sentence_transformers_files import (
+    METADATA,
     MODULES,
     PROMPTS,
     SentenceTransformersFiles,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiVector", "is_multi_vector", "read_multi_vector"]
 
-METADATA = "artifact.metadata"
 _LINEAR = "linear.weight"
 _QUERY_LENGTH, _DOCUMENT_LENGTH = 32, 180
 _PYLATE = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens", "skiplist_words")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "METADATA",
     "MODULES",
     "PROMPTS",
     "SentenceTransformersFiles",
@@ -36,6 +37,8 @@ __all__ = [
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
+METADATA = "artifact.metadata"
+"""Of colbert-ai, which has none of the others."""
 _TRANSFORMER_CONFIGS = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import multi_vector_checkpoints
 from hub_stand_in import COMMIT, OLD_COMMIT, environment, files_of, serve
 
 
@@ -100,6 +101,28 @@ def test_only_a_pickle(hub, bgert):
     done = bgert("org/model", "-o", "out")
     assert done.returncode == 0, done.stderr
     assert "pytorch_model.bin" in downloaded(hub)
+
+
+@pytest.mark.parametrize("form", ["colbert-ai", "pylate", "bge-m3"])
+def test_what_stands_behind_the_network_is_downloaded_too(form, make_checkpoint, write_m3, tmp_path, bgert, hub):
+    """Layers of a module, of colbert-ai's metadata, of bge-m3's files: without them the model would be another."""
+    write = {
+        "colbert-ai": multi_vector_checkpoints.write_colbert_ai,
+        "pylate": multi_vector_checkpoints.write_pylate,
+        "bge-m3": lambda folder: write_m3(make_checkpoint(folder.name)),
+    }[form]
+    files = files_of(write(tmp_path / "source"))
+    if form == "pylate":
+        files["1_Dense/pytorch_model.bin"] = b"x"
+    hub.files.clear()
+    hub.files.update(files)
+    options = ["--pooling", "cls", "--normalize"] if form == "bge-m3" else []
+    done = bgert("org/model", "-o", "out", *options)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads((tmp_path / "out" / "manifest.json").read_text())["token_outputs"]
+    assert [output["name"] for output in outputs][-1] == "multi_vector"
+    assert "1_Dense/pytorch_model.bin" not in downloaded(hub)
+    assert bgert("org/model", "-o", "again", *options, offline=True).returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
