@@ -52,8 +52,9 @@ BY_FILES = {
     "new": ("gte-base-en-v1.5", "gte-large-en-v1.5", "stella_en_400M_v5", "gte-multilingual-base",
             "gte-multilingual-reranker-base", "snowflake-arctic-embed-m-v2.0"),
     "xlm-roberta": ("snowflake-arctic-embed-l-v2.0", "granite-embedding-278m-multilingual"),
-    "modernbert": ("gte-modernbert-base", "modernbert-embed-base", "granite-embedding-small-english-r2"),
-    "bert": ("ms-marco-MiniLM", "Splade_PP_en_v1"),
+    "modernbert": ("gte-modernbert-base", "modernbert-embed-base", "granite-embedding-small-english-r2",
+                   "GTE-ModernColBERT-v1"),
+    "bert": ("ms-marco-MiniLM", "Splade_PP_en_v1", "colbertv2.0", "answerai-colbert-small-v1", "mxbai-colbert-large-v1"),
 }  # fmt: skip
 # Model types of text-embeddings-inference's documentation, with bgert's where it is another word.
 TEI = {
