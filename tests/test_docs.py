@@ -1,5 +1,6 @@
 """The pages tell the truth: their Python runs, and the site has all of them."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -32,3 +33,17 @@ def test_python_blocks_run(code, demo_folder, tmp_path, monkeypatch):
 def test_the_site_has_every_page():
     nav = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} <= nav
+
+
+def test_messages_of_the_page_on_trouble_are_those_that_are_said():
+    """Each as the code has it, in one string or over several lines of it."""
+    page = (DOCS / "TROUBLE.md").read_text("utf-8").split("## What it says")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 8
+    said = "".join(
+        one.value
+        for path in sorted([*(ROOT / "runtime/bgert").rglob("*.py"), *(ROOT / "export/bgert_export").rglob("*.py")])
+        for one in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+    )
+    assert [message for message in messages if message not in said] == []
