@@ -19,8 +19,9 @@ PYTHON_ALONE = {
 }
 """What the library advises and no command can do, and what to say instead."""
 _VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|-?[\w.:]*\w)"
-_ARGUMENT = re.compile(rf"\b(?P<name>[a-z]+(?:_[a-z]+)*)={_VALUE}")
-_OF_WHAT = re.compile(rf"^(?P<before>unknown )?(?P<name>[a-z]+(?:[_ ][a-z]+)*?)(?P<between> is | ){_VALUE}(?=[:,; ]|$)")
+_ARGUMENT = re.compile(rf"\b(?P<name>[a-z][a-z0-9]*(?:_[a-z0-9]+)*)={_VALUE}")
+_UNKNOWN = re.compile(rf"^(?P<before>unknown )(?P<name>[a-z_]+)(?P<between> ){_VALUE}(?=[:,; ]|$)")
+_IS = re.compile(rf"^(?P<before>)(?P<name>[a-z][a-z0-9]*(?:[_ ][a-z0-9]+)*)(?P<between> is ){_VALUE}(?=[:,; ]|$)")
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -46,9 +47,9 @@ def as_typed(message: str, args: argparse.Namespace | None) -> str:
         return flag if found["value"] == "True" else f"{flag} {found['value'].strip(chr(39))}"
 
     message = _ARGUMENT.sub(argument, message)
-    found = _OF_WHAT.match(message)
+    found = _UNKNOWN.match(message) or _IS.match(message)
     if found is not None and (flag := _given(found["name"].replace(" ", "_"), found["value"], args, flags)):
-        return f"{found['before'] or ''}{flag}{found['between']}{found['value']}{message[found.end() :]}"
+        return f"{found['before']}{flag}{found['between']}{found['value']}{message[found.end() :]}"
     return message
 
 

@@ -68,10 +68,17 @@ def test_a_warning_names_what_was_typed(demo_folder, tmp_path):
     assert "warning: --threads is 999 and" in done.stderr
 
 
-FLAGS = {
-    "device": "--device", "precision": "--precision", "reranker_precision": "--reranker-precision",
-    "max_length": "--max-length", "split_special_tokens": "--split-special-tokens", "output": "--output",
-}  # fmt: skip
+NAMES = [
+    "device",
+    "precision",
+    "reranker_precision",
+    "max_length",
+    "split_special_tokens",
+    "output",
+    "max_tokens",
+    "int8_floor",
+]
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -86,11 +93,15 @@ FLAGS = {
         ("unknown precision 'fp32': use", "unknown --precision 'fp32': use"),
         ("unknown precision 'other': use", "unknown precision 'other': use"),
         ("output is fine", "output is fine"),
+        ("max tokens is 0: this model takes", "--max-tokens is 0: this model takes"),
+        ("int8_floor is 2.0: use a number", "--int8-floor is 2.0: use a number"),
+        ("tokens of device is 3", "tokens of device is 3"),
         ("/a/folder is 3: what", "/a/folder is 3: what"),
     ],
 )
 def test_only_what_was_given_is_renamed(message, said):
     args = argparse.Namespace(flags=FLAGS, device="cuda", precision="fp32", reranker_precision="x", output="o.npy")
+    args.max_tokens, args.int8_floor = 0, 2.0
     assert as_typed(message, args) == said
     assert as_typed(message, None) == message
 
