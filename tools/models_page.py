@@ -54,7 +54,8 @@ BY_FILES = {
     "xlm-roberta": ("snowflake-arctic-embed-l-v2.0", "granite-embedding-278m-multilingual"),
     "modernbert": ("gte-modernbert-base", "modernbert-embed-base", "granite-embedding-small-english-r2",
                    "GTE-ModernColBERT-v1"),
-    "bert": ("ms-marco-MiniLM", "Splade_PP_en_v1", "colbertv2.0", "answerai-colbert-small-v1", "mxbai-colbert-large-v1"),
+    "bert": ("ms-marco-MiniLM", "Splade_PP_en_v1", "colbertv2.0", "answerai-colbert-small-v1",
+             "mxbai-colbert-large-v1"),
 }  # fmt: skip
 # Model types of text-embeddings-inference's documentation, with bgert's where it is another word.
 TEI = {
