@@ -17,6 +17,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # In environments of their own, by run.py there.
 collect_ignore = ["integrations"]
 
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: whoever of the workers gets one late keeps the others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 WORDS = """the a of to and in is it file folder copy text model day which query how everything with return function
 class value list string number path name object true false none item key error type data read write open"""
 CHINESE = "今天气很好我们去公园散步吧如何复制一个文件夹以及其中的所有内容北京是首都"

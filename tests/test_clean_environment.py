@@ -36,16 +36,29 @@ def run(*argv):
     return done.stdout
 
 
-def environment(folder, extras):
+def environment(folder):
     venv.create(folder, with_pip=True)
-    executable = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    run(str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}[{extras}]")
-    return str(executable)
+    return str(folder / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+
+
+def pip(python, *arguments):
+    run(python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check")
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    return environment(tmp_path_factory.mktemp("clean"), "cpu")
+def wheel(tmp_path_factory):
+    """What `pip install .` installs; compiled once."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip(environment(folder / "builder"), "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory, wheel):
+    made = environment(tmp_path_factory.mktemp("clean"))
+    pip(made, "install", f"{wheel}[cpu]")
+    return made
 
 
 def packages(python):
@@ -85,8 +98,9 @@ def test_without_the_extra_serve_the_command_says_so(python, demo_folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process has loaded is read from /proc")
-def test_the_server_runs_on_the_extra_serve_without_rust(demo_folder, encoder, tmp_path):
-    python = environment(tmp_path / "serving", "cpu,serve")
+def test_the_server_runs_on_the_extra_serve_without_rust(demo_folder, encoder, tmp_path, wheel):
+    python = environment(tmp_path / "serving")
+    pip(python, "install", f"{wheel}[cpu,serve]")
     names = packages(python)
     assert {"httptools", "msgspec", "uvloop"} <= names
     assert not FORBIDDEN & names

@@ -94,6 +94,7 @@ def test_results_of_another_kind_or_commit_are_not_gone_on_with(benchmark, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore::bgert.errors.TruncationWarning")  # sample texts are longer than MiniLM takes
+@pytest.mark.slow
 def test_the_stages_of_other_models_run_on_a_cpu(benchmark, demo_checkpoint, tmp_path, monkeypatch):
     for name in ("torch", "transformers", "sentence_transformers"):
         pytest.importorskip(name, reason="the GPU benchmark's peers")

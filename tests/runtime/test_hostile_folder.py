@@ -84,6 +84,7 @@ def at(document, path):
     return document
 
 
+@pytest.mark.slow
 def test_every_field_of_the_manifest(folder):
     """Hostile values in every place, and each place gone; a random half of them, for the time it takes."""
     seed = int(os.environ.get("BGERT_TEST_SEED") or random.SystemRandom().randrange(2**32))

@@ -100,8 +100,15 @@ def test_two_strings_are_one_pair_only_as_a_tuple(reranker):
             reranker.score(form(["q", "d"]))
 
 
-@pytest.mark.parametrize("position", [0, WINDOW - 1, WINDOW, WINDOW + 516])
-@pytest.mark.parametrize(("bad", "words"), [(None, "is NoneType"), ("\ud800", "has a lone surrogate")])
+@pytest.mark.parametrize(
+    ("position", "bad", "words"),
+    [
+        (0, None, "is NoneType"),
+        (WINDOW - 1, "\ud800", "has a lone surrogate"),
+        (WINDOW, None, "is NoneType"),
+        (WINDOW + 516, "\ud800", "has a lone surrogate"),
+    ],
+)
 def test_errors_name_the_callers_item(encoder, reranker, position, bad, words):
     texts = ["a"] * position + [bad, "b"]
     with pytest.raises(bgert.InvalidTextError, match=rf"^texts\[{position}\] {words}"):

@@ -44,6 +44,7 @@ def test_what_the_floor_needs_stays_in_fp16(checkpoint, tmp_path, pooling):
     assert eighth
 
 
+@pytest.mark.slow
 def test_below_the_floor_nothing_is_written(checkpoint, tmp_path):
     with pytest.raises(QuantizationError, match=r"below the floor of .*a third of the arithmetic.*--fp8-floor"):
         exported(checkpoint, tmp_path / "out", 0.9999999)
