@@ -48,14 +48,17 @@ $(RELEASE)/.installed: release/requirements.txt
 	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check -r release/requirements.txt
 	@touch $@
 
+# Options of release/wheels.py and release/run_wheels.py: all wheels, on every Python that Debian has.
+WHEELS ?=
+CHECK ?=
 wheels: $(RELEASE)/.installed
-	$(RELEASE)/bin/python release/wheels.py
+	$(RELEASE)/bin/python release/wheels.py $(WHEELS)
 
 check-arm: $(RELEASE)/.installed
 	$(RELEASE)/bin/python release/run_kernels.py
 
 check-wheels: $(STAMP)
-	$(BIN)/python release/run_wheels.py
+	$(BIN)/python release/run_wheels.py $(CHECK)
 
 DOCS = build/docs
 docs:
