@@ -312,3 +312,24 @@ def test_the_engine_itself_is_verified_where_there_is_one(
     export(checkpoint, folder, targets=["cpu"], verify=False, force=True)
     assert main([*arguments, "tensorrt"]) == 2
     assert "has no tensorrt graph" in capsys.readouterr().err
+
+
+def test_an_engine_of_tensorrt_for_rtx_is_verified_by_its_own_device(
+    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch
+):
+    weights = make_weights(make_config())
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):
+            np.minimum(value, 2, out=value)
+    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files("mean"))
+    folder = tmp_path / "out"
+    export(checkpoint, folder, targets=["cpu", "tensorrt"], verify=False)
+    monkeypatch.setenv("BGERT_CACHE", str(tmp_path / "cache"))
+    machine = tensorrt_fake.Machine()
+    machine.gpu = ("NVIDIA GeForce RTX 4090", 8, 9, 128)
+    tensorrt_fake.install(monkeypatch, machine, "tensorrt_rtx 1.7")
+    assert main(["build", str(folder), "--for", "any", "--tokens-per-batch", "128"]) == 0
+    assert main(["verify", str(folder), "--against", str(checkpoint), "--device", "tensorrt-rtx"]) == 0
+    (report,) = verify_against(folder, checkpoint, device="tensorrt-rtx")
+    assert (report.target, report.precision, report.passed) == ("tensorrt", "fp16", True)
+    assert report.parity.engine == "tensorrt_rtx 1.7.1.116"
