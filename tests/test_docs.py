@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bgert_export import export
+from multi_vector_checkpoints import write_colbert_ai
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(<!-- [^\n]* -->\n+)?```python\n(.*?)```", re.DOTALL)
@@ -26,6 +29,8 @@ def test_python_blocks_run(code, demo_folder, tmp_path, monkeypatch):
     (tmp_path / "BAAI").mkdir()
     for name in ("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5", "all-MiniLM-L6-v2"):
         (tmp_path / name).symlink_to(demo_folder)
+    if '"colbertv2.0"' in code:
+        export(write_colbert_ai(tmp_path / "checkpoint", query_maxlen=32), tmp_path / "colbertv2.0", verify=False)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "page.md", "exec"), {"__name__": "page"})
 

@@ -27,6 +27,7 @@ class LengthTokenizer:
             cu_seqlens=np.cumsum([0, *map(len, cut)]).astype(np.int32),
             type_ids=np.zeros(sum(map(len, cut)), np.int32),
             truncated=np.array([len(text) != len(short) for text, short in zip(texts, cut, strict=True)]),
+            seen=None,
         )
 
 
