@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from types import ModuleType
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from bgert_export.checkpoint import Checkpoint
+    from bgert_export.graphs.quantize import Int8Weights
     from bgert_export.settings import Settings
 
 __all__ = ["TARGETS", "Job", "check_targets"]
@@ -120,8 +118,8 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
 
     entry: list[GraphEntry] = []
 
-    def write(smoothing: Mapping[str, NDArray[np.float32]], in_fp32: Collection[str]) -> Path:
-        linears = partial(Int8Linears, smoothing=smoothing, in_fp32=in_fp32)
+    def write(weights: Int8Weights, in_fp32: Collection[str]) -> Path:
+        linears = partial(Int8Linears, smoothing=weights.smoothing, in_fp32=in_fp32, quantized=weights.quantized)
         entry[:] = [_write_cpu(job, "int8", linears)]
         return job.folder / entry[0].files[0].name
 

@@ -2,7 +2,8 @@
 
 One search for every such precision: the graph is compared with the float32 graph on texts held out for this and on
 those that every export is verified on. Where it is below the floor, matrices go back in the order of what each alone
-loses for its arithmetic, and as few as needed: such losses add up. A third of the arithmetic at most goes back.
+loses for its arithmetic. Such losses add up, so how many are needed is reckoned and then checked, at most `CHECKS`
+times however many matrices there are. A third of the arithmetic at most goes back.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Floor", "Settled", "by_loss"]
 
-PROBE_STEP, PROBE_TOKENS = 8, 32  # of the held-out texts, for what each matrix costs: every so many, cut to so many
+CHECKS = 4  # of a whole graph with some matrices back, the last of them with all that may go back
+PROBE_STEP, PROBE_TOKENS = 8, 16  # of the held-out texts, for what each matrix costs: every so many, cut to so many
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,18 @@ class Floor:
         # Shares of what is lost, as texts differ in how much that is.
         shares = np.cumsum([0.0] + [losses[names] / all_losses for names in order])
         start, count, correction = 1 - best.lower, 0, 1.0
-        while best.lower < self._least:
-            if count == len(order):
-                raise QuantizationError(
-                    f"the {self._precision} graph reaches a {best}, below the floor of {self._least}, with a third of "
-                    f"the arithmetic in {self._higher}: nothing was written. {self._advice}"
-                )
+        for left in reversed(range(CHECKS)):
+            if best.lower >= self._least or count == len(order):
+                break
             enough = int(np.searchsorted(shares * correction, 1 - (1 - self._least) / start))
-            count = min(max(enough, count + 1), len(order))
+            count = min(max(enough, count + 1), len(order)) if left else len(order)
             best = measured([name for names in order[:count] for name in names])
             correction = max((1 - (1 - best.lower) / start) / shares[count], 1e-3)
+        if best.lower < self._least:
+            raise QuantizationError(
+                f"the {self._precision} graph reaches a {best}, below the floor of {self._least}, with a third of "
+                f"the arithmetic in {self._higher}: nothing was written. {self._advice}"
+            )
         return best
 
 

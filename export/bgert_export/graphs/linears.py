@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from bgert_export.network import Network
 
     Array = NDArray[np.float32]
+    Quantized = tuple[NDArray[np.int8], Array]
 
-__all__ = ["Bf16Linears", "Fp32Linears", "Int8Linears", "Linears", "quantize_columns"]
+__all__ = ["Bf16Linears", "Fp32Linears", "Int8Linears", "Linears", "in_steps", "nearest_byte", "quantize_columns"]
 
 PANEL = 32  # kPanelColumns of runtime/src/cpu_ops/kernels.h
 
@@ -257,6 +258,8 @@ class Int8Linears:
         smoothing: what activations are multiplied by before they are quantised, float32[K], and the weights that read
             them divided by: under the name of the LayerNorm that makes them, or `{layer}.intermediate.gelu`.
         in_fp32: matrices that stay in float32.
+        quantized: bytes int8[N, K] and scales float32[N] of matrices, as divided; of others each weight is rounded to
+            what is nearest.
     """
 
     def __init__(
@@ -265,11 +268,13 @@ class Int8Linears:
         network: Network,
         smoothing: Mapping[str, Array] | None = None,
         in_fp32: Collection[str] = (),
+        quantized: Mapping[str, Quantized] | None = None,
     ) -> None:
         _check(network)
         self._b, self._net = builder, network
         self._fp32 = Fp32Linears(builder, network)
         self._smoothing = smoothing or {}
+        self._quantized = quantized or {}
         self._in_fp32 = frozenset(in_fp32)
         # Of each operand: the float32 rows it was made from, and what they were multiplied by.
         self._rows: dict[str, str] = {}
@@ -334,7 +339,10 @@ class Int8Linears:
             halves = [self.linear(operand, half, self._net.bias(half)) for half in (f"{at}.gate", f"{at}.dense")]
             wide = self._fp32.gate_rows(halves[0], halves[1], at)
             return self._fp32.linear(wide, outer, self._net.bias(outer))
-        matrix = self._stored(at, *gated_weights(self._net, name), self._factors[operand])
+        halves = [f"{at}.gate", f"{at}.dense"]
+        quantized, scales = zip(*(self._numbers(half, self._factors[operand]) for half in halves), strict=True)
+        bias = np.concatenate([self._net.bias(half) for half in halves])
+        matrix = self._stored(at, np.concatenate(quantized), np.concatenate(scales), bias)
         factors = self._add_factors(f"{at}.gated", self._net.architecture.intermediate_size)
         wide = self._b.node(gated_operator(self._net, "Int8"), [operand, *matrix, factors], at, domain=BGERT)
         self._factors[wide] = self._smoothing.get(f"{at}.gated")
@@ -345,13 +353,16 @@ class Int8Linears:
         return self._b.weight(f"{name}.smoothing", factors.shape, [factors])
 
     def _matrix(self, name: str, bias: Array | None, factors: Array | None) -> list[str]:
-        return self._stored(name, self._net.read(f"{name}.weight"), bias, factors)
+        return self._stored(name, *self._numbers(name, factors), bias)
 
-    def _stored(self, name: str, weights: Array, bias: Array | None, factors: Array | None) -> list[str]:
-        if factors is not None:
-            weights = weights / factors
-        quantized, scales = quantize_columns(weights)
-        bias = np.zeros(len(weights), np.float32) if bias is None else bias
+    def _numbers(self, name: str, factors: Array | None) -> Quantized:
+        if name in self._quantized:
+            return self._quantized[name]
+        weights = self._net.read(f"{name}.weight")
+        return quantize_columns(weights if factors is None else weights / factors)
+
+    def _stored(self, name: str, quantized: NDArray[np.int8], scales: Array, bias: Array | None) -> list[str]:
+        bias = np.zeros(len(quantized), np.float32) if bias is None else bias
         sums = quantized.sum(1, dtype=np.int32)
         panels = _panels(quantized, group=4)
         return [
@@ -379,10 +390,21 @@ def quantize_columns(weights: Array) -> tuple[NDArray[np.int8], Array]:
 
     Symmetric, a scale for each output column; a column of zeros has scale 0.
     """
-    largest = np.abs(weights).max(1).astype(np.float64)
-    scales = largest / 127
-    quantized = np.rint(weights / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
-    return quantized, scales.astype(np.float32)
+    steps, scales = in_steps(weights)
+    return nearest_byte(steps).astype(np.int8), scales
+
+
+def in_steps(weights: Array) -> tuple[Array, Array]:
+    """float32[N, K] in steps of float32[N], so that each row's largest is 127."""
+    scales: Array = np.abs(weights).max(1) / np.float32(127)
+    divisors: Array = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
+    return weights / divisors[:, None], scales
+
+
+def nearest_byte(steps: Array) -> Array:
+    """The whole numbers from -127 to 127 next to them, float32."""
+    nearest: Array = np.clip(np.rint(steps), -127, 127)
+    return nearest
 
 
 def _panels(matrix: NDArray[Any], *, group: int) -> NDArray[Any]:

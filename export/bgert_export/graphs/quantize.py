@@ -1,9 +1,10 @@
-"""What an 8-bit graph needs besides the weights: smoothing, and proof that it is good enough.
+"""What an 8-bit graph needs besides the weights: smoothing, weights rounded together, and proof that it is good enough.
 
 Activations are quantised row by row with a scale of their own (`graphs/linears.py`), so nothing is calibrated to be
-able to run. Smoothing makes it better: a channel that is always large makes every row's step large, so it is divided by
-a factor before and the weights multiplied by the same (SmoothQuant, arXiv:2211.10438, equation 4 with alpha = 1/2),
-which moves the difficulty into weights, where each column has a scale. Factors are powers of two: they round nothing.
+able to run. Two things make it better. Smoothing: a channel that is always large makes every row's step large, so it is
+divided by a factor before and the weights multiplied by the same (SmoothQuant, arXiv:2211.10438, equation 4), which
+moves the difficulty into weights, where each column has a scale. Factors are powers of two: they round nothing. And
+weights are rounded so that their errors cancel on what they read (`gptq.py`), which lets smoothing move more.
 
 Then the graph is held to its floor (`floor.py`), and where it is below, matrices go back to float32 in the order of the
 quality that each alone costs for its arithmetic (`sensitivity.py`).
@@ -11,19 +12,22 @@ quality that each alone costs for its arithmetic (`sensitivity.py`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgert.backends.onnx_cpu import feeds_of, open_session
+from bgert.backends.onnx_cpu import open_session
 from bgert.cpu_count import available_cpus
 from bgert_export.graphs.floor import Floor, by_loss
-from bgert_export.graphs.linears import quantize_columns
-from bgert_export.graphs.quality import calibration_texts, mixed_batches, session_run
-from bgert_export.graphs.sensitivity import losses, session_with_outputs
+from bgert_export.graphs.gptq import round_together
+from bgert_export.graphs.linears import in_steps, nearest_byte
+from bgert_export.graphs.matrix_inputs import matrix_inputs
+from bgert_export.graphs.quality import session_run
+from bgert_export.graphs.sensitivity import losses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,11 +38,24 @@ if TYPE_CHECKING:
     from bgert_export.network import Network
 
     Array = NDArray[np.float32]
-    WriteInt8 = Callable[[Mapping[str, Array], Collection[str]], Path]
+    WriteInt8 = Callable[["Int8Weights", Collection[str]], Path]
 
-__all__ = ["quantize"]
+__all__ = ["Int8Weights", "quantize", "rounded_weights"]
 
 TOKENS = 64  # of a typical text
+STRENGTH = 0.65  # of smoothing, SmoothQuant's alpha: see LOG.md
+
+
+@dataclass(frozen=True)
+class Int8Weights:
+    """Matrices in 8 bits."""
+
+    smoothing: dict[str, Array]
+    """What activations are multiplied by, float32[K], under the name of the LayerNorm that makes them."""
+    factors: dict[str, Array]
+    """The same under the names of the matrices that read them."""
+    quantized: dict[str, tuple[NDArray[np.int8], Array]]
+    """Of each matrix int8[N, K] and scales float32[N], of weights that were divided by the factors."""
 
 
 def quantize(
@@ -53,7 +70,7 @@ def quantize(
     floor: float,
     say: Callable[[str], None],
 ) -> Settled:
-    """Write the int8 graph, by `write(smoothing, in_fp32)`, as fast as the floor allows.
+    """Write the int8 graph, by `write(weights, in_fp32)`, as fast as the floor allows.
 
     Args:
         network: the weights.
@@ -69,7 +86,7 @@ def quantize(
     Raises:
         QuantizationError: the floor cannot be reached with a third of the arithmetic in float32.
     """
-    smoothing = smoothing_factors(network, _largest_activations(network, tokenizer, fp32_graph, max_tokens))
+    weights = rounded_weights(network, tokenizer, fp32_graph, max_tokens)
     target = Floor(
         floor,
         network,
@@ -84,7 +101,7 @@ def quantize(
     )
 
     def run_of(in_fp32: list[str]) -> Run:
-        return session_run(open_session(write(smoothing, in_fp32), available_cpus()))
+        return session_run(open_session(write(weights, in_fp32), available_cpus()))
 
     run = run_of([])
     best = target.judge(run, [])
@@ -93,7 +110,7 @@ def quantize(
     all_losses = 1 - target.on_probes(run).mean
     del run
     costs = _candidates(network, cls)
-    found = losses(network, fp32_graph, target.probes, Int8Product(network, smoothing), costs)
+    found = losses(network, fp32_graph, target.probes, Int8Product(weights), costs)
     for names, loss in found.items():
         target.lost(names, loss)
     order = by_loss(found, costs, _multiplications_of_all(network) / 3)
@@ -103,15 +120,13 @@ def quantize(
 class Int8Product:
     """What int8 makes of rows, as `Int8Linears` and the kernels do it."""
 
-    def __init__(self, network: Network, smoothing: Mapping[str, Array]) -> None:
-        self._network = network
-        self._factors = {reader: smoothing[name] for name in smoothing for reader in _readers(network, name)}
+    def __init__(self, weights: Int8Weights) -> None:
+        self._weights = weights
 
     def __call__(self, name: str, rows: Array) -> Array:
-        weights, factors = self._network.read(f"{name}.weight"), self._factors.get(name)
-        if factors is not None:
-            rows, weights = rows * factors, weights / factors
-        quantized, scales = quantize_columns(weights)
+        quantized, scales = self._weights.quantized[name]
+        if name in self._weights.factors:
+            rows = rows * self._weights.factors[name]
         product: Array = quantize_rows(rows) @ quantized.astype(np.float32).T * scales
         return product
 
@@ -126,55 +141,33 @@ def quantize_rows(rows: Array) -> Array:
     return rounded
 
 
-def smoothing_factors(network: Network, largest: Mapping[str, Array]) -> dict[str, Array]:
-    """What to multiply activations by, float32[K] under the name of the LayerNorm that makes them.
+def rounded_weights(network: Network, tokenizer: Tokenizer, fp32_graph: Path, max_tokens: int) -> Int8Weights:
+    """All matrices in 8 bits, by what they read of the calibration texts."""
+    made = Int8Weights({}, {}, {})
+    for inputs in matrix_inputs(network, fp32_graph, tokenizer, max_tokens):
+        parts = [network.read(f"{name}.weight") for name in inputs.readers]
+        weights, products = np.concatenate(parts), inputs.products
+        if inputs.layer_norm:
+            factors = smoothing_factors(inputs.largest, np.abs(weights).max(0))
+            weights, products = weights / factors, products * factors * factors[:, None]
+            made.smoothing[inputs.value] = factors
+            made.factors.update(dict.fromkeys(inputs.readers, factors))
+        steps, scales = in_steps(weights)
+        numbers = round_together(steps, products, nearest_byte).astype(np.int8)
+        cuts = np.cumsum([len(part) for part in parts])[:-1]
+        made.quantized.update(
+            zip(inputs.readers, zip(np.split(numbers, cuts), np.split(scales, cuts), strict=True), strict=True)
+        )
+    return made
 
-    1 / s with s = sqrt(largest activation / largest weight) of each channel, rounded to a power of two.
+
+def smoothing_factors(activations: Array, weights: Array) -> Array:
+    """What to multiply activations by, float32[K], from the largest magnitudes of activations and weights by channel.
+
+    1 / s with s = activations^a / weights^(1 - a), a = `STRENGTH`, rounded to a power of two.
     """
-    factors = {}
-    for name, activations in largest.items():
-        weights = np.zeros_like(activations)
-        for reader in _readers(network, name):
-            np.maximum(weights, np.abs(network.read(f"{reader}.weight")).max(0), out=weights)
-        ratio = np.maximum(activations, 1e-5).astype(np.float64) / np.maximum(weights, 1e-5)
-        factors[name] = np.exp2(-np.rint(np.log2(ratio) / 2)).astype(np.float32)
-    return factors
-
-
-def _readers(network: Network, layer_norm: str) -> list[str]:
-    """The matrices that read what a LayerNorm makes."""
-    architecture = network.architecture
-    pre_norm = architecture.family.pre_norm
-    if layer_norm.startswith("embeddings"):
-        layer, feeds_attention = 0, True
-    else:
-        layer = int(layer_norm.split(".")[2])
-        *_, last = architecture.layer_norms(layer)
-        # Behind its parts a layer's last LayerNorm feeds the next layer, before them its own feed-forward network.
-        feeds_attention = (layer_norm == last) is not pre_norm
-        layer += feeds_attention and not pre_norm
-    if layer == architecture.num_hidden_layers:
-        return []
-    at = f"encoder.layer.{layer}"
-    if feeds_attention:
-        return [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
-    halves = ("dense", "gate") if architecture.gated else ("dense",)
-    return [f"{at}.intermediate.{half}" for half in halves]
-
-
-def _largest_activations(network: Network, tokenizer: Tokenizer, graph: Path, max_tokens: int) -> dict[str, Array]:
-    """The largest magnitude of each channel after each LayerNorm, over texts that every installation has alike."""
-    names = ["embeddings.LayerNorm"]
-    for layer in range(network.architecture.num_hidden_layers):
-        names += network.architecture.layer_norms(layer)
-    names = [name for name in names if _readers(network, name)]
-    session = session_with_outputs(graph, names)
-    largest = {name: np.zeros(network.architecture.hidden_size, np.float32) for name in names}
-    inputs = [entry.name for entry in session.get_inputs()]
-    for batch in mixed_batches(tokenizer, calibration_texts(), network.architecture.kind, max_tokens):
-        for name, rows in zip(names, session.run(names, feeds_of(inputs, batch)), strict=True):
-            np.maximum(largest[name], np.abs(rows).max(0), out=largest[name])
-    return largest
+    read, held = (np.log2(np.maximum(largest, 1e-5, dtype=np.float64)) for largest in (activations, weights))
+    return np.exp2(-np.rint(STRENGTH * read - (1 - STRENGTH) * held)).astype(np.float32)
 
 
 def _candidates(network: Network, cls: bool) -> dict[tuple[str, ...], float]:

@@ -10,7 +10,7 @@ from bgert.tokenizer import Tokenizer
 from bgert_export.graphs import cpu
 from bgert_export.graphs.linears import Fp32Linears, Int8Linears
 from bgert_export.graphs.quality import held_out_texts, mixed_batches, quality_of
-from bgert_export.graphs.quantize import Int8Product, quantize_rows
+from bgert_export.graphs.quantize import Int8Product, quantize_rows, rounded_weights
 from bgert_export.graphs.sensitivity import losses
 
 MATRICES = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
@@ -38,8 +38,9 @@ def test_losses_are_those_of_graphs_with_one_matrix_in_int8(
         return np.concatenate([session.run(None, feeds_of(inputs, batch))[0] for batch in batches]).astype(np.float64)
 
     fp32 = written("fp32", Fp32Linears)
-    smoothing = {"embeddings.LayerNorm": np.exp2(np.arange(64) % 3 - 1).astype(np.float32)}
-    found = losses(network, fp32, batches, Int8Product(network, smoothing), TOGETHER)
+    weights = rounded_weights(network, Tokenizer.from_folder(checkpoint), fp32, 64)
+    assert len(weights.smoothing) == 6
+    found = losses(network, fp32, batches, Int8Product(weights), TOGETHER)
     every = [name for names in TOGETHER for name in names]
     every += [f"encoder.layer.{layer}.intermediate.dense" for layer in range(3)]
     expected = vectors(fp32)
@@ -48,7 +49,9 @@ def test_losses_are_those_of_graphs_with_one_matrix_in_int8(
         if names[0].endswith(".output.dense") and "attention" not in names[0]:
             continue  # no graph has it in int8 with the matrix before it in float32
         in_fp32 = [name for name in every if name not in names]
-        graph = written("int8", partial(Int8Linears, smoothing=smoothing, in_fp32=in_fp32))
+        graph = written(
+            "int8", partial(Int8Linears, smoothing=weights.smoothing, in_fp32=in_fp32, quantized=weights.quantized)
+        )
         true = 1 - quality_of("encoder", expected, vectors(graph)).mean
         assert loss == pytest.approx(true, rel=0.02, abs=1e-8), names
 
