@@ -13,6 +13,7 @@ from typing import Any
 from bgert_export.architecture import Architecture
 from random_checkpoint import config_of
 from random_checkpoint import write as write_random
+from shape_tokenizers import KINDS, write_tokenizer
 
 __all__ = ["MODELS", "Model", "ModelUnavailableError", "checkpoint_of", "export_bgert", "flop"]
 
@@ -28,7 +29,8 @@ class Model:
     Attributes:
         name: on the command line, a name of `random_checkpoint`.
         trained: weights are real (the demo's), so that quality means something.
-        tokenizer: the tokenizer folder's name in `--tokenizers`, None for the demo checkpoint's.
+        tokenizer: the tokenizer folder's name in `--tokenizers`, None for the demo checkpoint's, or where there is no
+            such folder a kind of `shape_tokenizers`.
         tokens: about how many tokens a text set has.
         calls: timed calls of batch 1, 32 and 1,000 in the latency phase; 0 leaves one out.
         max_length: tokens a text may have.
@@ -64,7 +66,11 @@ MODELS = {
         Model("bge-reranker-large", False, "xlm-roberta-base", 2_500, (12, 3, 0)),
         Model("nomic-embed-v1.5", False, None, 6_000, (30, 6, 0)),
         Model("arctic-m-v2.0", False, "xlm-roberta-base", 6_000, (30, 6, 0)),
-        Model("modernbert-base", False, None, 6_000, (30, 6, 0)),
+        Model("modernbert-base", False, "modernbert", 6_000, (30, 6, 0)),
+        Model("all-mpnet-base-v2", False, "mpnet", 6_000, (30, 6, 0)),
+        Model("roberta-base", False, "roberta", 6_000, (30, 6, 0)),
+        Model("distilbert-base", False, None, 10_000, (30, 6, 0)),
+        Model("electra-base", False, None, 6_000, (30, 6, 0)),
     )
 }
 
@@ -89,13 +95,18 @@ def checkpoint_of(model: Model, folder: Path, tokenizers: Path | None) -> Path:
     """
     if model.trained:
         return demo_checkpoint()
+    target = folder / model.name
     if model.tokenizer is None:
         tokenizer = demo_checkpoint()
+    elif tokenizers is not None and model.tokenizer in KINDS and not (tokenizers / model.tokenizer).exists():
+        tokenizer = folder / f"{model.name}-tokenizer"
+        if not tokenizer.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tokenizer(model.tokenizer, tokenizers, tokenizer, model.max_length)
     elif tokenizers is None or not (tokenizers / model.tokenizer / "tokenizer.json").exists():
         raise ModelUnavailableError(f"--tokenizers must name a folder that holds {model.tokenizer}/tokenizer.json")
     else:
         tokenizer = tokenizers / model.tokenizer
-    target = folder / model.name
     if not (target / "model.safetensors").exists():
         write_random(model.name, tokenizer, target, seed=0)
     return target
