@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ExternalTensor", "external_tensors", "verify_graph"]
 
 LARGEST_GRAPH = 1 << 24
-"""Bytes of a graph without its weights; the largest that bgert writes have less than one megabyte."""
+"""Bytes of a graph without its weights; the largest that bgert writes for itself have less than one megabyte."""
 DOMAINS = ("", "ai.onnx", "com.microsoft", "bgert")
 """Of operators."""
 MOST_DIMENSIONS = 8
