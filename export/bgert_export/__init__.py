@@ -37,6 +37,7 @@ def export(
     ignore_unknown_weights: bool = False,
     via: str | None = None,
     optimum_python: str | Path | None = None,
+    tokenizer: str = "bgert",
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a BERT-family checkpoint to a model folder, prove it equal to PyTorch, and return its manifest.
@@ -60,6 +61,8 @@ def export(
         via: let `torch` (torch.onnx.export) or `optimum` write the graph, for a network that bgert has no writer
             for; the target is `cpu`, in fp32 and padded.
         optimum_python: the Python of an environment with optimum-onnx, for `via="optimum"`.
+        tokenizer: what makes ids in the folder: `bgert`, or for tokenizers that it does not have `huggingface`: the
+            package tokenizers, built in Rust, at its speed; who opens the folder needs the extra `hf-tokenizers`.
         progress: called with a line of text at each step and for each choice.
 
     Raises:
@@ -95,6 +98,7 @@ def export(
         ignore_unknown_weights=ignore_unknown_weights,
         via=via,
         optimum_python=optimum_python,
+        tokenizer=tokenizer,
         progress=progress,
     )
 

@@ -71,6 +71,12 @@ def add_parsers(commands: Any) -> None:
     export.add_argument(
         "--optimum-python", metavar="PATH", help="python of an environment with optimum-onnx, for --via optimum"
     )
+    export.add_argument(
+        "--tokenizer",
+        default="bgert",
+        metavar="bgert|huggingface",
+        help="huggingface, for tokenizers that bgert does not have: ids by HF tokenizers, a Rust package, at its speed",
+    )
 
     verify = commands.add_parser(
         "verify",
@@ -141,6 +147,7 @@ def run_export(args: argparse.Namespace) -> int:
         ignore_unknown_weights=args.ignore_unknown_weights,
         via=args.via,
         optimum_python=args.optimum_python,
+        tokenizer=args.tokenizer,
         progress=_say,
     )
     size = sum(entry.size for entry in manifest.files()) / 1e6

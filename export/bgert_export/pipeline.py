@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import bgert
 from bgert.errors import BgertError, InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, Manifest
-from bgert.tokenizer.checkpoint import read_checkpoint
+from bgert.tokenizer import Tokenizer
 from bgert_export.checkpoint import Checkpoint, locate
 from bgert_export.errors import VerificationError, WriteError
+from bgert_export.huggingface_tokenizer import check_runner, read_tokenizer
 from bgert_export.portable_files import write_portable_files
 from bgert_export.sentence_transformers_folder import write_sentence_transformers_files
 from bgert_export.settings import Options, decide
@@ -50,6 +51,7 @@ def export_checkpoint(
     ignore_unknown_weights: bool,
     via: str | None,
     optimum_python: str | Path | None,
+    tokenizer: str,
     progress: Progress | None,
 ) -> Manifest:
     """See `bgert_export.export`."""
@@ -62,6 +64,7 @@ def export_checkpoint(
     for name, floor in (("int8_floor", int8_floor), ("fp8_floor", fp8_floor)):
         if not 0 < floor < 1:
             raise InvalidOptionError(f"{name} is {floor!r}: use a number between 0 and 1")
+    check_runner(tokenizer)
     if verify:
         require_torch()
     staging = Staging(destination, force=force)
@@ -73,10 +76,10 @@ def export_checkpoint(
     else:
         checkpoint = TracedCheckpoint.open(located, via=via)
     settings = decide(checkpoint, options)
+    spec = without_unread_types(read_tokenizer(checkpoint.transformer_folder, tokenizer), checkpoint.architecture)
     of_texts = not settings.mlm_head and not settings.multi_vector
     if isinstance(checkpoint, Checkpoint) and checkpoint.architecture.kind == "encoder" and of_texts:
-        settings.token_heads = read_token_heads(checkpoint, normalize=settings.normalize)
-    spec = without_unread_types(read_checkpoint(checkpoint.transformer_folder), checkpoint.architecture)
+        settings.token_heads = read_token_heads(checkpoint, Tokenizer(spec), normalize=settings.normalize)
     check_tables(spec, checkpoint.architecture)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
@@ -94,14 +97,14 @@ def export_checkpoint(
         say(f"{choice.field}:{value} ({choice.why})")
     try:
         with staging:
-            tokenizer = spec.write(staging.folder)
+            section = spec.write(staging.folder)
             if isinstance(checkpoint, TracedCheckpoint):
                 say(f"writing the graph by way of {via}")
                 graphs = [write_traced(checkpoint, settings, staging.folder, optimum_python)]
                 say(f"via: {via!r} ({choices[-1].why})")
             else:
-                graphs = _written(Job(checkpoint, settings, staging.folder, say, int8_floor, fp8_floor), targets)
-            manifest = _manifest(checkpoint, settings, staging.folder, tokenizer, graphs)
+                graphs = _written(Job(checkpoint, settings, spec, staging.folder, say, int8_floor, fp8_floor), targets)
+            manifest = _manifest(checkpoint, settings, staging.folder, section, graphs)
             manifest.write(staging.folder)
             if not manifest.roles:  # its class has no module that gives a vector for every token
                 write_sentence_transformers_files(staging.folder, manifest.kind, settings)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from types import ModuleType
 
+    from bgert.tokenizer.spec import TokenizerSpec
     from bgert_export.checkpoint import Checkpoint
     from bgert_export.graphs.quantize import Int8Weights
     from bgert_export.settings import Settings
@@ -34,6 +35,7 @@ class Job:
 
     checkpoint: Checkpoint
     settings: Settings
+    tokenizer: TokenizerSpec
     folder: Path
     """Holds the tokenizer's files, and the graphs that were asked for earlier."""
     say: Callable[[str], None]
@@ -126,7 +128,7 @@ def _write_cpu_int8(job: Job) -> GraphEntry:
     with _fp32_graph(job) as reference:
         settled = quantize(
             job.checkpoint.network,
-            Tokenizer.from_folder(job.checkpoint.transformer_folder),
+            Tokenizer(job.tokenizer),
             reference,
             write,
             max_tokens=job.settings.max_tokens,
@@ -155,7 +157,7 @@ def _write_cuda_fp8(job: Job) -> GraphEntry:
     with _fp32_graph(job) as reference:
         settled = settle(
             job.checkpoint.network,
-            Tokenizer.from_folder(job.checkpoint.transformer_folder),
+            Tokenizer(job.tokenizer),
             reference,
             job.folder,
             write,

@@ -12,7 +12,6 @@ import numpy as np
 
 from bgert.errors import BgertError
 from bgert.model_folder import TokenOutput
-from bgert.tokenizer import Tokenizer
 from bgert.tokenizer.added_tokens import named_tokens
 from bgert_export.errors import CheckpointError
 from bgert_export.projections import Projection
@@ -22,6 +21,8 @@ from bgert_export.weights import read_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bgert.tokenizer import Tokenizer
 
     from bgert_export.checkpoint import Checkpoint
 
@@ -59,11 +60,12 @@ def has_token_heads(folder: Path) -> bool:
     return bool(there)
 
 
-def read_token_heads(checkpoint: Checkpoint, *, normalize: bool) -> tuple[TokenHead, ...]:
+def read_token_heads(checkpoint: Checkpoint, tokenizer: Tokenizer, *, normalize: bool) -> tuple[TokenHead, ...]:
     """The heads of an encoder, none for most.
 
     Args:
         checkpoint: an encoder.
+        tokenizer: of the same checkpoint.
         normalize: whether vectors are divided by their lengths.
 
     Raises:
@@ -77,7 +79,7 @@ def read_token_heads(checkpoint: Checkpoint, *, normalize: bool) -> tuple[TokenH
     sparse, vectors = (_read(folder, name, width) for name in FILES)
     if sparse.columns != 1:
         raise CheckpointError(f"{FILES['sparse']} gives {sparse.columns} weights a token, not one")
-    unused = _unused_ids(folder, checkpoint)
+    unused = _unused_ids(folder, checkpoint, tokenizer)
     return (
         TokenHead(
             (Projection(sparse.weight, sparse.bias, "relu"),),
@@ -107,11 +109,10 @@ def _read(folder: Path, name: str, width: int) -> Projection:
     return Projection(weight, bias)
 
 
-def _unused_ids(folder: Path, checkpoint: Checkpoint) -> list[int]:
+def _unused_ids(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
     """Ids of the special tokens that get no weight, as FlagEmbedding chooses them."""
     defaults = _ROBERTA_TOKENS if checkpoint.architecture.family.positions_after_padding else _BERT_TOKENS
     special_tokens_map: dict[str, Any] = read_json(folder, "special_tokens_map.json")
-    tokenizer = Tokenizer.from_folder(folder)
     ids = set()
     for name, token in named_tokens(checkpoint.tokenizer_config, special_tokens_map, defaults).items():
         if name not in _UNUSED or token is None:

@@ -18,9 +18,9 @@ __all__ = ["add_options", "examine", "run"]
 VERSION = 1
 PACKAGES = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-lean", "tensorrt-rtx-cu13", "cuda-bindings"),
-    *("onnx", "safetensors", "huggingface_hub", "torch", "transformers", "sentence-transformers"),
+    *("onnx", "safetensors", "huggingface_hub", "torch", "transformers", "sentence-transformers", "tokenizers"),
 )
-EXTRAS = ("cpu", "gpu", "tensorrt", "tensorrt-rtx", "export", "verify", "serve")
+EXTRAS = ("cpu", "gpu", "tensorrt", "tensorrt-rtx", "export", "verify", "serve", "hf-tokenizers")
 VARIABLES = re.compile(
     r"BGERT_\w+|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|ORT_DISABLE_TELEMETRY|LD_LIBRARY_PATH|LD_PRELOAD"
 )
@@ -151,7 +151,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("installed", _words("packages", packages)))
     if "error" not in extras:
         for name, missing in extras.items():
-            lines.append((f"extra {name}", f"missing {', '.join(missing)}" if missing else "complete"))
+            state = f"missing {', '.join(missing)}" if missing else "complete"
+            lines.append((f"extra {name}", state + _ABOUT.get(name, "")))
     lines.append(("cache", _words("cache", found["cache"])))
     lines.append(("environment", _words("environment", found["environment"])))
     return lines
@@ -186,6 +187,7 @@ def _words(name: str, part: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in part.items()) or "nothing set"
 
 
+_ABOUT = {"hf-tokenizers": "; built in Rust, for model folders exported with --tokenizer huggingface alone"}
 _MEMORY = {"total": "of the machine", "available": "free", "limit": "allowed by the cgroup"}
 
 

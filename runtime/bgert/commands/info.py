@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
             ", ".join(str(manifest.source[key]) for key in ("id", "path", "revision") if manifest.source.get(key)),
         ),
         ("architecture", f"{architecture.get('model_type', '?')}: {numbers}"),
+        ("tokenizer", _tokenizer(manifest.tokenizer)),
         ("max tokens", f"{manifest.max_tokens}, up to {manifest.positions} by max_length"),
     ]
     if manifest.roles:
@@ -84,3 +85,13 @@ def _multi_vector(manifest: Manifest) -> list[tuple[str, str]]:
             parts.append(f"without the vectors of {len(role.skip_ids)} ids")
         lines.append((name, ", ".join(parts)))
     return lines
+
+
+def _tokenizer(section: dict[str, Any]) -> str:
+    """What makes the ids."""
+    if section["kind"] != "huggingface":
+        return f"{section['kind']}, bgert's own"
+    return (
+        "huggingface: HF tokenizers makes the ids, a package built in Rust, at its speed, and not bgert's own code; "
+        "it needs the extra `hf-tokenizers`"
+    )

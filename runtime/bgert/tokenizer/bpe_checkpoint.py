@@ -103,7 +103,8 @@ def _check_model(checkpoint: Checkpoint, section: dict[str, Any], *, ours: bool 
     """Refuse what would change ids; `ours`: RobertaTokenizer takes none of it from the file."""
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if section.get(name) and not ours:
-            raise checkpoint.error(f"tokenizer.json: model.{name} is {section[name]!r:.40}, which bgert does not do")
+            refused = checkpoint.error if name == "dropout" else checkpoint.unsupported  # nobody's ids by chance
+            raise refused(f"tokenizer.json: model.{name} is {section[name]!r:.40}, which bgert does not do")
 
 
 def _flag(checkpoint: Checkpoint, section: dict[str, Any], name: str, where: str, *, default: bool) -> bool:
@@ -125,7 +126,7 @@ def _steps(checkpoint: Checkpoint, name: str, listed: str) -> list[dict[str, Any
 def _reads_nfc(checkpoint: Checkpoint) -> bool:
     kinds = [step.get("type") for step in _steps(checkpoint, "normalizer", "normalizers")]
     if any(kind != "NFC" for kind in kinds):
-        raise checkpoint.error(
+        raise checkpoint.unsupported(
             f"tokenizer.json: the normalizer is {', '.join(map(str, kinds)):.80}: for BPE bgert has NFC or none"
         )
     return bool(kinds)
@@ -137,7 +138,7 @@ def _pattern(checkpoint: Checkpoint) -> tuple[str, bool]:
     kinds = [step.get("type") for step in steps]
     if not kinds or kinds[-1] != "ByteLevel" or kinds[:-1] not in ([], ["Split"]):
         listed = ", ".join(map(str, kinds)) or "null"
-        raise checkpoint.error(
+        raise checkpoint.unsupported(
             f"tokenizer.json: the pre_tokenizer is {listed:.80}: for BPE bgert has ByteLevel, alone or behind one Split"
         )
     last = steps[-1]
@@ -145,13 +146,13 @@ def _pattern(checkpoint: Checkpoint) -> tuple[str, bool]:
     own = _flag(checkpoint, last, "use_regex", "pre_tokenizer", default=True)
     if len(steps) == 1:
         if not own:
-            raise checkpoint.error("tokenizer.json: the pre_tokenizer cuts no words, which bgert does not do")
+            raise checkpoint.unsupported("tokenizer.json: the pre_tokenizer cuts no words, which bgert does not do")
         return GPT2, prefix
     split = steps[0]
     expression = split.get("pattern")
     regex = expression.get("Regex") if isinstance(expression, dict) else None
     if not isinstance(regex, str) or regex not in PATTERNS:
-        raise checkpoint.error(
+        raise checkpoint.unsupported(
             f"tokenizer.json: pre_tokenizer: Split has the pattern {regex or expression!r:.200}, which bgert does not "
             f"know: it has those of {', '.join(PATTERNS.values())}"
         )
@@ -161,9 +162,9 @@ def _pattern(checkpoint: Checkpoint) -> tuple[str, bool]:
         ("Isolated", True),
         ("Removed", True),
     ):
-        raise checkpoint.error(f"tokenizer.json: pre_tokenizer: Split has behavior {split.get('behavior')!r:.40}")
+        raise checkpoint.unsupported(f"tokenizer.json: pre_tokenizer: Split has behavior {split.get('behavior')!r:.40}")
     if prefix or own:
-        raise checkpoint.error(
+        raise checkpoint.unsupported(
             "tokenizer.json: pre_tokenizer: ByteLevel behind a Split has add_prefix_space or use_regex, which bgert "
             "does not do"
         )
@@ -182,7 +183,9 @@ def _post_processor(checkpoint: Checkpoint) -> tuple[TemplateSpec, TemplateSpec,
     layouts = [step for step in steps if step.get("type") != "ByteLevel"]
     if len(layouts) > 1 or len(trims) > 1:
         kinds = ", ".join(str(step.get("type")) for step in steps)
-        raise checkpoint.error(f"tokenizer.json: post_processor is a Sequence of {kinds:.80}, which bgert does not do")
+        raise checkpoint.unsupported(
+            f"tokenizer.json: post_processor is a Sequence of {kinds:.80}, which bgert does not do"
+        )
     single, pair = read_templates(checkpoint, layouts[0] if layouts else {})
     keep = bool(trims) and _flag(checkpoint, trims[0], "add_prefix_space", "post_processor", default=True)
     return single, pair, bool(trims), keep

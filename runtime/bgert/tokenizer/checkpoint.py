@@ -97,8 +97,8 @@ def _read_kind(checkpoint: Checkpoint) -> TokenizerSpec:
     if name == CAMEMBERT_CLASS and model_type is None:
         raise checkpoint.error(f"there is no tokenizer.json, the only file from which bgert reads {name}")
     if name in PLAIN_CLASSES or name in BERT_CLASSES or name in (XLMR_CLASS, CAMEMBERT_CLASS, ROBERTA_CLASS):
-        raise checkpoint.error(f"tokenizer.json: model.type {model_type!r} is not supported")
-    raise checkpoint.error(f"tokenizer_class {name!r} is not supported")
+        raise checkpoint.unsupported(f"tokenizer.json: model.type {model_type!r} is not supported")
+    raise checkpoint.unsupported(f"tokenizer_class {name!r} is not supported")
 
 
 def _with_given_types(spec: TokenizerSpec, checkpoint: Checkpoint) -> TokenizerSpec:
@@ -162,10 +162,14 @@ def _read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerSpec:
     normalizer = dict(checkpoint.section("normalizer"))
     if normalizer.pop("type", None) != "BertNormalizer":
         kind = checkpoint.section("normalizer").get("type")
-        raise checkpoint.error(f"tokenizer.json: normalizer.type {kind!r} is not supported, only 'BertNormalizer'")
+        raise checkpoint.unsupported(
+            f"tokenizer.json: normalizer.type {kind!r} is not supported, only 'BertNormalizer'"
+        )
     kind = checkpoint.section("pre_tokenizer").get("type")
     if kind != "BertPreTokenizer":
-        raise checkpoint.error(f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'")
+        raise checkpoint.unsupported(
+            f"tokenizer.json: pre_tokenizer.type {kind!r} is not supported, only 'BertPreTokenizer'"
+        )
     model = _read_model(checkpoint, normalizer)
     vocab, size = checkpoint.read_vocab_object(checkpoint.section("model").get("vocab"), "tokenizer.json: model.vocab")
     if model.unk_token not in vocab:

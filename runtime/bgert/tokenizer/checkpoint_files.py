@@ -15,6 +15,7 @@ __all__ = [
     "BERT_CLASSES",
     "CAMEMBERT_CLASS",
     "MPNET_CLASS",
+    "OPTION",
     "PLAIN_CLASSES",
     "ROBERTA_CLASS",
     "TYPED_CLASSES",
@@ -43,6 +44,8 @@ PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend", None)
 # What `tokenizers` takes off the end of a line of vocab.txt: Unicode's White_Space. `str.rstrip` takes more.
 _BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _MOST_NOTES = 3  # of one kind
+OPTION = "--tokenizer huggingface"
+"""Of `bgert export`: what runs tokenizers that bgert has none for."""
 
 
 @dataclass
@@ -75,6 +78,13 @@ class Checkpoint:
     def error(self, message: str) -> ModelFolderError:
         """The exception to raise about this checkpoint."""
         return ModelFolderError(f"{self.folder}: {message}")
+
+    def unsupported(self, message: str) -> ModelFolderError:
+        """The exception where the checkpoint is sound, but its tokenizer is none of bgert's."""
+        return self.error(
+            f"{message}. `bgert export` takes it with {OPTION}: HF tokenizers makes the ids then, a package built in "
+            "Rust, at its speed"
+        )
 
     def section(self, name: str) -> dict[str, Any]:
         """An object of `tokenizer.json`, empty if it is null or absent."""

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bgert import checked_file
 from bgert.errors import ModelFolderError
 
-__all__ = ["AddedTokenSpec", "BpeSettings", "TemplateSpec", "TokenizerSpec", "UnigramSettings", "WordPieceSettings"]
+__all__ = [
+    "AddedTokenSpec",
+    "BpeSettings",
+    "HuggingFaceSettings",
+    "TemplateSpec",
+    "TokenizerSpec",
+    "UnigramSettings",
+    "WordPieceSettings",
+]
 
 VOCAB_NAME = "vocab.txt"
 UNIGRAM_NAME = "unigram.bin"
 BPE_NAME = "bpe.bin"
+HUGGINGFACE_NAME = "tokenizer.json"
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
 MOST_TOKENS = 2**21  # kMostTokens of runtime/src/tokenizer/text_model.h
 
@@ -94,12 +104,33 @@ class BpeSettings:
 
 
 @dataclass(frozen=True)
+class HuggingFaceSettings:
+    """A `tokenizer.json` that Hugging Face's `tokenizers` runs, a package built in Rust."""
+
+    written_by: str
+    """The package and the version that wrote the file."""
+    data: bytes = field(default=b"", repr=False)
+    """The file."""
+
+    @cached_property
+    def library(self) -> Any:
+        """The package's own tokenizer, see `bgert.tokenizer.huggingface.open_library`."""
+        # Not at the top: nothing else needs it.
+        from bgert.tokenizer.huggingface import open_library
+
+        return open_library(self.data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"written_by": self.written_by, "data": self.data}
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """Everything needed to build the native tokenizer."""
 
     kind: str
-    """`wordpiece`, `unigram` or `bpe`."""
-    model: WordPieceSettings | UnigramSettings | BpeSettings
+    """`wordpiece`, `unigram` or `bpe`; or `huggingface`, which bgert has no tokenizer of its own for."""
+    model: WordPieceSettings | UnigramSettings | BpeSettings | HuggingFaceSettings
     vocab: list[str]
     """Tokens by id; the empty string stands for an id that no text yields."""
     added_tokens: list[AddedTokenSpec]
@@ -114,8 +145,9 @@ class TokenizerSpec:
         """Write the vocabulary into a model folder and return the manifest's `tokenizer` section."""
         if isinstance(self.model, UnigramSettings):
             name, content, model = UNIGRAM_NAME, self.model.data, {}
-        elif isinstance(self.model, BpeSettings):
-            name, content, model = BPE_NAME, self.model.data, asdict(self.model)
+        elif isinstance(self.model, (BpeSettings, HuggingFaceSettings)):
+            name = BPE_NAME if isinstance(self.model, BpeSettings) else HUGGINGFACE_NAME
+            content, model = self.model.data, asdict(self.model)
             del model["data"]
         else:
             name, content, model = VOCAB_NAME, vocab_txt(self.vocab), asdict(self.model)
@@ -134,10 +166,11 @@ class TokenizerSpec:
 
         Raises:
             ModelFolderError: the section or the vocabulary is not what `write` makes.
+            EngineNotInstalledError: it takes HF `tokenizers`, which is not here.
         """
         path = Path(folder)
         kind = section.get("kind")
-        if kind not in ("wordpiece", "unigram", "bpe"):
+        if kind not in ("wordpiece", "unigram", "bpe", "huggingface"):
             raise ModelFolderError(f"{path}: tokenizer kind {kind!r} is unknown to this bgert: upgrade bgert")
         settings, files = section.get("settings"), section.get("files")
         if not isinstance(settings, dict) or not isinstance(files, list) or len(files) != 1:
@@ -146,12 +179,15 @@ class TokenizerSpec:
         if not isinstance(tokens, list):
             raise ModelFolderError(f"{path}: tokenizer.settings.added_tokens is not a list")
         where = f"{path}: tokenizer.settings"
-        model: WordPieceSettings | UnigramSettings | BpeSettings
+        model: WordPieceSettings | UnigramSettings | BpeSettings | HuggingFaceSettings
         if kind == "unigram":
             model, vocab = read_unigram(path / str(files[0]))
         elif kind == "bpe":
             model = build(BpeSettings, settings.get("model"), f"{where}.model")
             model, vocab = read_bpe(path / str(files[0]), model)
+        elif kind == "huggingface":
+            model = build(HuggingFaceSettings, settings.get("model"), f"{where}.model")
+            model, vocab = read_huggingface(path / str(files[0]), model)
         else:
             model = build(WordPieceSettings, settings.get("model"), f"{where}.model")
             vocab = read_vocab_txt(path / str(files[0]))
@@ -196,6 +232,24 @@ def read_bpe(path: Path, model: BpeSettings) -> tuple[BpeSettings, list[str]]:
         return replace(model, data=data), tokens(data)
     except ValueError as error:
         raise ModelFolderError(f"{path}: {error}") from None
+
+
+def read_huggingface(path: Path, model: HuggingFaceSettings) -> tuple[HuggingFaceSettings, list[str]]:
+    """The settings with a `tokenizer.json`, and its tokens by id, as the package that runs it has them.
+
+    Raises:
+        ModelFolderError: the file is missing, or the package does not read it.
+        EngineNotInstalledError: the package is not installed.
+    """
+    # Not at the top: nothing else needs it.
+    from bgert.tokenizer.huggingface import vocabulary
+
+    model = replace(model, data=_read(path))
+    try:
+        return model, vocabulary(model.library, MOST_TOKENS)
+    except ValueError as error:
+        written = f" (written by {_REPR.repr(model.written_by)})"
+        raise ModelFolderError(f"{path}{written}: {error}") from None
 
 
 def vocab_txt(vocab: list[str]) -> bytes:

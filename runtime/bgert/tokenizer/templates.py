@@ -49,7 +49,7 @@ def read_templates(checkpoint: Checkpoint, section: dict[str, Any] | None = None
             return bert_templates(cls_id, sep_id)
         return roberta_templates(cls_id, sep_id)
     if kind != "TemplateProcessing":
-        raise checkpoint.error(f"tokenizer.json: post_processor.type {kind!r} is not supported")
+        raise checkpoint.unsupported(f"tokenizer.json: post_processor.type {kind!r} is not supported")
     try:
         return _template(checkpoint, section, "single"), _template(checkpoint, section, "pair")
     except (KeyError, AttributeError, TypeError):
@@ -72,7 +72,7 @@ def _template(checkpoint: Checkpoint, section: dict[str, Any], name: str) -> Tem
             parts[-1][0].extend(section["special_tokens"][token["id"]]["ids"])
             parts[-1][1].add(token["type_id"])
     if texts != wanted or any(len(kinds) > 1 for _, kinds in parts):
-        raise checkpoint.error(f"tokenizer.json: post_processor.{name} is a template that bgert does not know")
+        raise checkpoint.unsupported(f"tokenizer.json: post_processor.{name} is a template that bgert does not know")
     (prefix, prefix_type), *middles, (suffix, suffix_type) = [(ids, next(iter(kinds), 0)) for ids, kinds in parts]
     middle, middle_type = middles[0] if middles else ([], 0)
     fields = {

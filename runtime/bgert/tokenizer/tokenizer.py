@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from reprlib import Repr
 from textwrap import shorten
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgert import _native
 from bgert.cpu_count import available_cpus
 from bgert.errors import InvalidOptionError, InvalidTextError, ModelFolderError
 from bgert.lifecycle import NativeCall
 from bgert.model_folder import MANIFEST_NAME, Manifest, verify_files
 from bgert.paths import existing_folder, user_path
+from bgert.tokenizer.build import batch_encoder, build_tokenizer
 from bgert.tokenizer.chunking import Chunk, Chunker
 from bgert.tokenizer.results import Token, TokenBatch
-from bgert.tokenizer.spec import BpeSettings, TemplateSpec, TokenizerSpec, UnigramSettings, check_spec
+from bgert.tokenizer.spec import TokenizerSpec, check_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +63,7 @@ class Tokenizer:
         check_spec(source)
         self._source = origin
         try:
-            self._model = _build_model(source)
-            self._encoder = _native.BatchEncoder(self._model, _template(source.single), _template(source.pair))
+            self._model, self._encoder = build_tokenizer(source)
         except (ValueError, MemoryError) as error:
             # What it says may quote a token, of any size and with line breaks.
             reason = shorten(str(error) or "out of memory", 300)
@@ -258,7 +257,7 @@ class Tokenizer:
         first, rest = self._single.prefix[:1], self._single.prefix[1:]
         made._single = replace(self._single, prefix=[*first, *ids, *rest])
         made.special_tokens = self.special_tokens + len(ids)
-        made._encoder = _native.BatchEncoder(self._model, _template(made._single), _template(made._single))
+        made._encoder = batch_encoder(self._model, made._single, made._single)
         return made
 
     def encode_batch(
@@ -369,23 +368,6 @@ def _check_tables(folder: Path, spec: TokenizerSpec, manifest: Manifest) -> None
                 f"{folder}: the tokenizer and max_tokens reach row {_REPR.repr(index)} of an embedding, but the model's"
                 f" {table} is {_REPR.repr(rows)}: they do not belong together"
             )
-
-
-def _build_model(spec: TokenizerSpec) -> _native.TextModel:
-    """The native model of a spec's kind."""
-    tokens = []
-    for token in spec.added_tokens:
-        flags = asdict(token)
-        tokens.append(_native.AddedToken(token_id=flags.pop("id"), **flags))
-    if isinstance(spec.model, UnigramSettings):
-        return _native.UnigramModel(spec.model.data, added_tokens=tokens)
-    if isinstance(spec.model, BpeSettings):
-        return _native.BpeModel(**asdict(spec.model), added_tokens=tokens)
-    return _native.WordPieceModel(spec.vocab, **asdict(spec.model), added_tokens=tokens)
-
-
-def _template(spec: TemplateSpec) -> _native.Template:
-    return _native.Template(**asdict(spec))
 
 
 def _check_list(texts: object, name: str) -> None:

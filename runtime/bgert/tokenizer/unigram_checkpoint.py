@@ -51,7 +51,7 @@ PRE_TOKENIZER = {
 def read_xlm_roberta(checkpoint: Checkpoint) -> TokenizerSpec:
     """What `transformers.XLMRobertaTokenizer` makes of the folder."""
     if checkpoint.flag("add_prefix_space", True) is not True:
-        raise checkpoint.error("tokenizer_config.json: add_prefix_space is false, which bgert does not do")
+        raise checkpoint.unsupported("tokenizer_config.json: add_prefix_space is false, which bgert does not do")
     names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, XLMR_TOKENS)
     required = {}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token", "mask_token"):
@@ -80,7 +80,7 @@ def read_camembert(checkpoint: Checkpoint) -> TokenizerSpec:
     first vocabulary, whose names end in NOTUSED, are special.
     """
     if checkpoint.flag("add_prefix_space", True) is not True:
-        raise checkpoint.error("tokenizer_config.json: add_prefix_space is false, which bgert does not do")
+        raise checkpoint.unsupported("tokenizer_config.json: add_prefix_space is false, which bgert does not do")
     names = named_tokens(checkpoint.config, checkpoint.special_tokens_map, XLMR_TOKENS, mask_takes_blanks=True)
     required = {}
     for name in ("bos_token", "eos_token", "unk_token"):
@@ -103,19 +103,19 @@ def read_unigram_json(checkpoint: Checkpoint) -> TokenizerSpec:
     """What `tokenizers.Tokenizer.from_file` makes of a `tokenizer.json` with a Unigram model."""
     model = checkpoint.section("model")
     if model.get("byte_fallback"):
-        raise checkpoint.error("tokenizer.json: model.byte_fallback is true, which bgert does not do")
+        raise checkpoint.unsupported("tokenizer.json: model.byte_fallback is true, which bgert does not do")
     unk_id = model.get("unk_id")
     if type(unk_id) is not int:
-        raise checkpoint.error(f"tokenizer.json: model.unk_id is {unk_id!r}, not an id")
+        raise checkpoint.unsupported(f"tokenizer.json: model.unk_id is {unk_id!r}, not an id")
     if not _is_supported_split(checkpoint.section("pre_tokenizer")):
-        raise checkpoint.error(
+        raise checkpoint.unsupported(
             "tokenizer.json: pre_tokenizer is not WhitespaceSplit and Metaspace (prepend_scheme 'always', split true), "
             "the only one that bgert has for Unigram"
         )
     normalizer = checkpoint.section("normalizer")
     steps = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else [normalizer]
     if normalizer and (not isinstance(steps, list) or [_type_of(step) for step in steps] != ["Precompiled"]):
-        raise checkpoint.error("tokenizer.json: normalizer is not a Precompiled charsmap alone")
+        raise checkpoint.unsupported("tokenizer.json: normalizer is not a Precompiled charsmap alone")
     vocab, scores = _read_vocab(checkpoint, rounded=True)
     added = AddedVocabulary(vocab, len(vocab))
     added.add_listed(checkpoint.tokenizer.get("added_tokens"), checkpoint)
