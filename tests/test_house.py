@@ -110,6 +110,26 @@ def test_the_runtime_has_one_door_to_export():
     assert found == {"bgert.exported_models"}
 
 
+def test_one_module_knows_hf_tokenizers():
+    """A package built in Rust, for folders that were exported so alone: it is imported by a function of that module,
+    and by name nowhere else."""
+    found = {}
+    for name, source in modules_of(ROOMS).items():
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(within(one, "tokenizers") for one in names):
+                found.setdefault(name, []).append(node in tree.body)
+    assert found == {"bgert.tokenizer.huggingface": [False]}
+    users = {name for name, below in graph_of(modules_of(ROOMS)).items() if "bgert.tokenizer.huggingface" in below}
+    lazy = {"bgert.tokenizer.build", "bgert.tokenizer.spec"}
+    assert users == {*lazy, "bgert.tokenizer.huggingface_batch", "bgert_export.huggingface_tokenizer"}
+    for name in lazy:
+        at_the_top = ast.parse(modules_of(ROOMS)[name]).body
+        assert not any(isinstance(node, ast.ImportFrom) and "huggingface" in (node.module or "") for node in at_the_top)
+
+
 def test_no_circles_of_imports(graph):
     assert len(graph) > 80
     assert circle_in(graph) is None

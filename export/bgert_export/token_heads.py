@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgert.tokenizer import Tokenizer
-
     from bgert_export.checkpoint import Checkpoint
 
 __all__ = ["FILES", "TokenHead", "has_token_heads", "read_token_heads"]
