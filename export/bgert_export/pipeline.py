@@ -98,6 +98,8 @@ def export_checkpoint(
     try:
         with staging:
             section = spec.write(staging.folder)
+            if "portable" in targets:
+                write_portable_files(staging.folder, checkpoint, Tokenizer(spec), settings.max_tokens)
             if isinstance(checkpoint, TracedCheckpoint):
                 say(f"writing the graph by way of {via}")
                 graphs = [write_traced(checkpoint, settings, staging.folder, optimum_python)]
@@ -108,8 +110,6 @@ def export_checkpoint(
             manifest.write(staging.folder)
             if not manifest.roles:  # its class has no module that gives a vector for every token
                 write_sentence_transformers_files(staging.folder, manifest.kind, settings)
-            if "portable" in targets:
-                write_portable_files(staging.folder, checkpoint, settings.max_tokens)
             if verify:
                 graphs = _verified(graphs, staging.folder, checkpoint, progress)
                 for graph in graphs:

@@ -10,24 +10,26 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bgert.errors import install_extra
-from bgert.tokenizer import Tokenizer
 from bgert_export.errors import CheckpointError, ExtraNotInstalledError, UnsupportedCheckpointError
 from bgert_export.verification import texts as built_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bgert.tokenizer import Tokenizer
     from bgert_export.checkpoint import CheckpointFolder
 
 __all__ = ["write_portable_files"]
 
 
-def write_portable_files(folder: Path, checkpoint: CheckpointFolder, max_tokens: int) -> None:
+def write_portable_files(folder: Path, checkpoint: CheckpointFolder, ours: Tokenizer, max_tokens: int) -> None:
     """Write `config.json`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
     Args:
-        folder: the model folder, with its tokenizer and manifest.
+        folder: the model folder. Where HF `tokenizers` runs in bgert too, its tokenizer.json is replaced, of which it
+            reads neither limit nor padding.
         checkpoint: it is made of.
+        ours: bgert's tokenizer.
         max_tokens: the model's limit, special tokens counted.
 
     Raises:
@@ -77,20 +79,19 @@ def write_portable_files(folder: Path, checkpoint: CheckpointFolder, max_tokens:
             **{name: token for name, token in names.items() if isinstance(token, str)},
         },
     )
-    _require_equal(folder, checkpoint, max_tokens)
+    _require_equal(folder, checkpoint, ours, max_tokens)
 
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-def _require_equal(folder: Path, checkpoint: CheckpointFolder, max_tokens: int) -> None:
+def _require_equal(folder: Path, checkpoint: CheckpointFolder, ours: Tokenizer, max_tokens: int) -> None:
     """Raise UnsupportedCheckpointError unless the written file gives the tokens that bgert gives."""
     import tokenizers
 
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.no_padding()
-    ours = Tokenizer.from_folder(folder)
     long = built_in.long_text(max_tokens)
     texts: list[tuple[str, str | None]] = [(text, None) for text in [*built_in.mixed(), long]]
     if checkpoint.architecture.kind == "reranker":
