@@ -10,8 +10,9 @@ from bgert.errors import BgertError, InvalidOptionError
 from bgert.model_folder import Choice, FileEntry, Manifest
 from bgert.tokenizer import Tokenizer
 from bgert_export.checkpoint import Checkpoint, locate
-from bgert_export.errors import VerificationError, WriteError
+from bgert_export.errors import UnsupportedCheckpointError, VerificationError, WriteError
 from bgert_export.huggingface_tokenizer import check_runner, read_tokenizer
+from bgert_export.multi_vector import is_multi_vector
 from bgert_export.portable_files import write_portable_files
 from bgert_export.sentence_transformers_folder import write_sentence_transformers_files
 from bgert_export.settings import Options, decide
@@ -75,6 +76,8 @@ def export_checkpoint(
         checkpoint = Checkpoint.open(located, ignore_unknown_weights=ignore_unknown_weights)
     else:
         checkpoint = TracedCheckpoint.open(located, via=via)
+    if tokenizer != "bgert" and is_multi_vector(checkpoint):
+        raise UnsupportedCheckpointError("a ColBERT checkpoint takes bgert's own tokenizers alone")
     settings = decide(checkpoint, options)
     spec = without_unread_types(read_tokenizer(checkpoint.transformer_folder, tokenizer), checkpoint.architecture)
     of_texts = not settings.mlm_head and not settings.multi_vector

@@ -208,7 +208,7 @@ def rewrite(folder, content):
     """Another tokenizer.json, with a manifest that fits."""
     import hashlib
 
-    (folder / "tokenizer.json").write_bytes(content)
+    (folder / "huggingface.json").write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["tokenizer_files"][0] |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -217,8 +217,8 @@ def rewrite(folder, content):
 def test_damaged_and_hostile_files_are_refused(tmp_path):
     tokenizer = data.wordlevel()
     _, folder = exported(checkpoint(tmp_path / "source", tokenizer, "Model"), tmp_path / "model", pooling="cls")
-    good = (folder / "tokenizer.json").read_bytes()
-    (folder / "tokenizer.json").write_bytes(good.replace(b"the", b"teh"))
+    good = (folder / "huggingface.json").read_bytes()
+    (folder / "huggingface.json").write_bytes(good.replace(b"the", b"teh"))
     with pytest.raises(IntegrityError):
         Tokenizer.from_folder(folder)
     body = json.loads(good)
@@ -265,6 +265,11 @@ def test_what_it_cannot_do_is_refused_at_export(tmp_path, make_checkpoint):
     left = checkpoint(tmp_path / "left", data.wordlevel(), "Model", truncation_side="left")
     with pytest.raises(ModelFolderError, match="truncation_side is set"):
         exported(left, tmp_path / "model", pooling="cls")
+    colbert = checkpoint(tmp_path / "colbert", data.wordlevel(), "Model")
+    config = json.loads((colbert / "config.json").read_text())
+    (colbert / "config.json").write_text(json.dumps(config | {"architectures": ["HF_ColBERT"]}))
+    with pytest.raises(UnsupportedCheckpointError, match="a ColBERT checkpoint takes bgert's own tokenizers alone"):
+        exported(colbert, tmp_path / "model")
     broken = checkpoint(tmp_path / "broken", data.wordlevel(), "Model")
     (broken / "tokenizer.json").write_text("{")
     with pytest.raises((CheckpointError, ModelFolderError)):
@@ -292,3 +297,10 @@ def test_int8_is_quantized_on_its_ids(tmp_path):
     )
     fp32, int8 = (bgert.Encoder(folder, device="cpu", precision=name).encode("the text") for name in ("fp32", "int8"))
     assert float(fp32 @ int8) > 0.9
+
+
+def test_beside_the_target_portable_which_writes_a_tokenizer_json_too(tmp_path):
+    source = checkpoint(tmp_path / "source", data.wordlevel(), "Model")
+    _, folder = exported(source, tmp_path / "model", pooling="mean", normalize=True, targets=["cpu", "portable"])
+    assert (folder / "tokenizer.json").exists()
+    assert bgert.Encoder(folder, device="cpu").encode("the text").shape == (64,)

@@ -28,7 +28,7 @@ __all__ = [
 VOCAB_NAME = "vocab.txt"
 UNIGRAM_NAME = "unigram.bin"
 BPE_NAME = "bpe.bin"
-HUGGINGFACE_NAME = "tokenizer.json"
+HUGGINGFACE_NAME = "huggingface.json"  # a tokenizer.json; the target portable writes one of that name
 LARGEST_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
 MOST_TOKENS = 2**21  # kMostTokens of runtime/src/tokenizer/text_model.h
 
