@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_when_the_lock_is_taken(tmp_path, monkeypatch, call)
         with pytest.raises(WriteError, match="No space left"):
             write(tmp_path / "model")
     monkeypatch.undo()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # others may be closed meanwhile
     write(tmp_path / "model")
     assert (tmp_path / "model" / "manifest.json").exists()
     assert leftovers(tmp_path) == []
