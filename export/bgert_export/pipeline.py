@@ -80,10 +80,10 @@ def export_checkpoint(
         raise UnsupportedCheckpointError("a ColBERT checkpoint takes bgert's own tokenizers alone")
     settings = decide(checkpoint, options)
     spec = without_unread_types(read_tokenizer(checkpoint.transformer_folder, tokenizer), checkpoint.architecture)
+    check_tables(spec, checkpoint.architecture)
     of_texts = not settings.mlm_head and not settings.multi_vector
     if isinstance(checkpoint, Checkpoint) and checkpoint.architecture.kind == "encoder" and of_texts:
         settings.token_heads = read_token_heads(checkpoint, Tokenizer(spec), normalize=settings.normalize)
-    check_tables(spec, checkpoint.architecture)
     choices = settings.choices
     choices += [Choice("tokenizer", None, note) for note in spec.notes]
     if isinstance(checkpoint, Checkpoint):
