@@ -26,8 +26,7 @@ def write_portable_files(folder: Path, checkpoint: CheckpointFolder, ours: Token
     """Write `config.json`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
     Args:
-        folder: the model folder. Where HF `tokenizers` runs in bgert too, its tokenizer.json is replaced, of which it
-            reads neither limit nor padding.
+        folder: the model folder.
         checkpoint: it is made of.
         ours: bgert's tokenizer.
         max_tokens: the model's limit, special tokens counted.
