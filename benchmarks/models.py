@@ -103,6 +103,9 @@ def checkpoint_of(model: Model, folder: Path, tokenizers: Path | None) -> Path:
         if not tokenizer.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_tokenizer(model.tokenizer, tokenizers, tokenizer, model.max_length)
+            import transformers  # not at the top: no other model needs it
+
+            transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(tokenizer)  # with a tokenizer.json
     elif tokenizers is None or not (tokenizers / model.tokenizer / "tokenizer.json").exists():
         raise ModelUnavailableError(f"--tokenizers must name a folder that holds {model.tokenizer}/tokenizer.json")
     else:
