@@ -14,6 +14,7 @@ FOLDER = Path(__file__).resolve().parent
 if str(FOLDER) not in sys.path:  # tests load this file by its path
     sys.path.insert(0, str(FOLDER))
 
+import families  # noqa: E402
 import gpu_tables  # noqa: E402
 import results  # noqa: E402
 import serving  # noqa: E402
@@ -56,7 +57,8 @@ def files() -> dict[Path, str]:
     drawn |= gpu_tables.plots(found["gpu"])
     readme = ROOT / "README.md"
     made = {readme: rendered(readme.read_text(encoding="utf-8"))}
-    made[FOLDER / "RESULTS.md"] = detail + "\n" + gpu_tables.detail(found["gpu"])
+    made[FOLDER / "RESULTS.md"] = detail + "\n" + families.detail(families.newest()) + "\n"
+    made[FOLDER / "RESULTS.md"] += gpu_tables.detail(found["gpu"])
     made[FOLDER / "RESULTS.md"] += serving.detail(found["serving"])
     drawn |= serving.plots(found["serving"])
     return made | {FOLDER / "plots" / name: content for name, content in sorted(drawn.items())}
