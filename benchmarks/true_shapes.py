@@ -94,6 +94,9 @@ def measured(shape: Shape, tokenizers: Path, folder: Path) -> dict[str, Any]:
     tokenizer = write_tokenizer(shape.tokenizer, tokenizers, folder / "tokenizer", shape.max_tokens)
     # The scale that training starts from: with more, float32 and float64 part by more than what is to be shown here.
     random_checkpoint.write(shape.geometry, tokenizer, checkpoint, seed=0, deviation=0.02, strong=1.0)
+    # Published ones have it: without, sentence-transformers takes the limit that transformers has for their class.
+    limit = {"max_seq_length": shape.max_tokens, "do_lower_case": False}
+    (checkpoint / "sentence_bert_config.json").write_text(json.dumps(limit))
     made = time.perf_counter() - started
     exported = _child("-m", "bgert", "export", checkpoint, "-o", out, "--target", "cpu")
     manifest = Manifest.read(out)
