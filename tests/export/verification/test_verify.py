@@ -289,10 +289,9 @@ def test_an_overflow_in_16_bits_fails_the_export(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_engine_itself_is_verified_where_there_is_one(
-    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch, capsys
-):
-    """Here on a fake device; on a real one it is the first thing to run."""
+@pytest.fixture
+def for_tensorrt(make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch):
+    """A checkpoint within fp16's reach and its folder; engines are cached beside it."""
     weights = make_weights(make_config())
     for name, value in weights.items():
         if name.endswith("LayerNorm.weight"):
@@ -301,6 +300,12 @@ def test_the_engine_itself_is_verified_where_there_is_one(
     folder = tmp_path / "out"
     export(checkpoint, folder, targets=["cpu", "tensorrt"], verify=False)
     monkeypatch.setenv("BGERT_CACHE", str(tmp_path / "cache"))
+    return folder, checkpoint
+
+
+def test_the_engine_itself_is_verified_where_there_is_one(for_tensorrt, monkeypatch, capsys):
+    """Here on a fake device; on a real one it is the first thing to run."""
+    folder, checkpoint = for_tensorrt
     tensorrt_fake.install(monkeypatch, tensorrt_fake.Machine())
     assert main(["build", str(folder), "--tokens-per-batch", "128"]) == 0
     (report,) = verify_against(folder, checkpoint, device="tensorrt")
@@ -314,17 +319,8 @@ def test_the_engine_itself_is_verified_where_there_is_one(
     assert "has no tensorrt graph" in capsys.readouterr().err
 
 
-def test_an_engine_of_tensorrt_for_rtx_is_verified_by_its_own_device(
-    make_checkpoint, make_config, make_weights, sentence_transformers_files, tmp_path, monkeypatch
-):
-    weights = make_weights(make_config())
-    for name, value in weights.items():
-        if name.endswith("LayerNorm.weight"):
-            np.minimum(value, 2, out=value)
-    checkpoint = make_checkpoint(weights=weights, files=sentence_transformers_files("mean"))
-    folder = tmp_path / "out"
-    export(checkpoint, folder, targets=["cpu", "tensorrt"], verify=False)
-    monkeypatch.setenv("BGERT_CACHE", str(tmp_path / "cache"))
+def test_an_engine_of_tensorrt_for_rtx_is_verified_by_its_own_device(for_tensorrt, monkeypatch):
+    folder, checkpoint = for_tensorrt
     machine = tensorrt_fake.Machine()
     machine.gpu = ("NVIDIA GeForce RTX 4090", 8, 9, 128)
     tensorrt_fake.install(monkeypatch, machine, "tensorrt_rtx 1.7")
